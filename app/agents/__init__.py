@@ -1,0 +1,47 @@
+"""Which programs can run in a runtime: command, login, and whether they are here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.agents import codex, demo
+from app.errors import BadRequest
+from app.settings import Settings
+
+NAMES = ("codex", "demo")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The agent of new sessions, and why it is that one."""
+
+    name: str
+    why: str
+    warning: str = ""
+
+
+def command(name: str, settings: Settings) -> list[str] | str:
+    """What starts the agent's app-server. Raises BadRequest for an agent that does not exist or is not installed."""
+    if name == "demo":
+        return demo.command()
+    if name == "codex":
+        return codex.command(settings.runtime_cmd)
+    raise BadRequest(f"there is no agent {name!r}; there are {', '.join(NAMES)}")
+
+
+def choose(settings: Settings, home: Path | None = None) -> Choice:
+    """DESIGN D1: a named agent is taken; else codex if its program and a login are both there, else demo."""
+    login = codex.login(home)
+    if settings.agent == "demo":
+        return Choice("demo", "ARGUS_AGENT=demo")
+    if settings.agent == "codex":
+        warning = "" if login else "Codex has no login yet: run `codex login`, or set OPENAI_API_KEY."
+        return Choice("codex", "ARGUS_AGENT=codex", warning)
+    if settings.runtime_cmd:
+        return Choice("codex", "ARGUS_RUNTIME_CMD is set")
+    if codex.installed() is None:
+        return Choice("demo", "Codex is not installed; `./argus up --agent codex` installs it")
+    if not login:
+        return Choice("demo", "Codex is installed but has no login; `codex login` or OPENAI_API_KEY gives it one")
+    return Choice("codex", f"Codex is installed and has a login ({login})")

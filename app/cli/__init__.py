@@ -1,0 +1,1 @@
+"""What ./argus runs. options, launch and environment run before .venv exists: they import nothing but Python's own."""

@@ -1,0 +1,410 @@
+"""The relay's rules: who gets what. Pure: lines and frames in, deliveries out; sockets and time are the shell's.
+
+Contract: every client of a session sees every notification; an answer goes only to who asked, under the id it used; a
+server request goes to exactly one client, and only that one may answer it, once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from dataclasses import dataclass, field
+
+import msgspec
+
+from app.errors import RPC_DEADLINE, RPC_INVALID, RPC_OVERLOADED, RPC_UNAVAILABLE
+from app.relay.adapt import Traits, adapt
+from app.relay.fold import LINK_IDS, PLAIN_BASE, Answer, Event, Fold, ServerRequest, answer_of, gateway_frame
+from app.relay.frames import text_frame
+from app.relay.inbound import Frame, encode, top_level
+from app.relay.ring import Entry, Ring, joined, position
+
+MAX_IN_FLIGHT = 64  # an app-server loses requests when more than 128 are in flight
+MAX_QUEUE, MAX_QUEUE_BYTES = 4096, 32 << 20
+HANDSHAKE = (
+    b'{"method":"initialize","id":%d,"params":{"clientInfo":'
+    b'{"name":"argus_gateway","title":"Argus Gateway","version":"0.1.0"}}}\n'
+)
+INITIALIZED = b'{"method":"initialized"}\n'
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A request that was taken from a client (or made by the gateway: client None) and is not answered yet."""
+
+    client: str | None
+    id: bytes
+    method: str
+    deadline: float
+    raw: dict[str, bytes] = field(default_factory=dict)
+    thread: str = ""
+
+    @property
+    def size(self) -> int:
+        """Bytes it will have on the wire, about."""
+        return sum(map(len, self.raw.values()))
+
+
+@dataclass(slots=True)
+class Out:
+    """What the shell does next, in this order. A delivery to None goes to every client."""
+
+    deliveries: list[tuple[str | None, bytes | list[Entry]]] = field(default_factory=list)
+    upstream: list[bytes] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Attached:
+    """What a client that attaches is sent: its place in the stream, open questions, missed frames."""
+
+    cursor: str
+    resume: str | None  # ok, gap, or None if it asked for nothing and missed nothing
+    frames: bytes
+    moved: Out
+
+
+def error_frame(id: bytes, code: int, text: str) -> bytes:
+    """An error answer as a text frame. A null id: the frame it answers had none that could be used."""
+    return text_frame(b'{"id":%s,"error":{"code":%d,"message":%s}}' % (id, code, json.dumps(text).encode()))
+
+
+def answer_frame(line: bytes, id: bytes) -> bytes:
+    """A response line as a frame, under another id, all else to the byte."""
+    return text_frame(encode({**top_level(line), "id": id}))
+
+
+class Core:
+    """One session's relay. Every method returns what is to be done; nothing here waits or fails on I/O."""
+
+    def __init__(self, ring_bytes: int, traits: Traits | None = None, handshake_timeout_s: float = 30.0) -> None:
+        self.fold = Fold(Ring(ring_bytes))
+        self.traits, self.handshake_timeout_s = traits or Traits(), handshake_timeout_s
+        self.clients: dict[str, bool] = {}  # key -> wants seq numbers; in order of attaching
+        self.handler: str | None = None  # who gets server requests of threads without an owner
+        self.owners: dict[str, str] = {}  # thread -> key of the client whose turn runs
+        self.waiting: dict[int, Waiting] = {}
+        self.queue: deque[Waiting] = deque()
+        self.queued_bytes = 0
+        self.parked: list[Waiting] = []  # clients that wait for the handshake
+        self.ready = self.blocked = False  # blocked: the link takes nothing more for now
+        self.down: str | None = None  # why nothing can be sent for a while; None when it can, or may soon
+        self.base, self.next = PLAIN_BASE, 0
+        self.unseen: int | None = None  # frames after this were seen by nobody
+
+    # -- the link
+
+    def linked(self, epoch: str, link: int | None, seq: int, sent: int | None, floor: int) -> Out:
+        """A link is up; the next line has number seq + 1. `link` None is a plain one.
+
+        `sent`: the last line that a former gateway took; lines after it were seen by nobody.
+        """
+        first_ever, fold = self.fold.generation == 0, self.fold
+        out = Out()
+        fold.plain, self.down = link is None, None
+        if not first_ever and epoch != fold.epoch:
+            self._broadcast(out, fold.lost("the runtime was replaced", "restarting"))
+        fold.begin(epoch, seq, floor)
+        if first_ever:
+            self.unseen = position(fold.generation, seq if sent is None else sent)
+        self.base, self.next = (PLAIN_BASE, 0) if link is None else (link * LINK_IDS, 0)
+        self.blocked = False
+        return out
+
+    def unlinked(self, reason: str) -> Out:
+        """The link is gone. What was in flight is answered: its outcome is unknown."""
+        out = Out()
+        self.ready = False
+        self._fail_in_flight(out, f"{reason}; whether the request was carried out is not known")
+        return out
+
+    def lost(self, reason: str, state: str) -> Out:
+        """The runtime is gone (no bridge told us): end turns and questions, tell the clients."""
+        out = self.unlinked(reason)
+        self._broadcast(out, self.fold.lost(reason, state))
+        if state in ("failed", "stopped"):
+            self._refuse_all(out, reason)
+        return out
+
+    def handshake(self, now: float) -> Out:
+        """Initialize the app-server, once per life of it."""
+        self.waiting[self.base] = Waiting(None, b"", "initialize", now + self.handshake_timeout_s)
+        self.next = max(self.next, 1)
+        return Out(upstream=[HANDSHAKE % self.base])
+
+    def initialized(self, result: bytes) -> Out:
+        """The handshake's result is known (answered, found in the ring, or stored): go."""
+        out = Out(upstream=[INITIALIZED])
+        self.fold.handshake, self.ready, self.down = result, True, None
+        for waiter in self.parked:
+            frame = text_frame(b'{"id":%s,"result":%s}' % (waiter.id, result))
+            out.deliveries.append((waiter.client, frame))
+        self.parked.clear()
+        self._pump(out)
+        return out
+
+    def ask(self, method: str, params: dict, now: float, timeout_s: float) -> Out:
+        """A request of the gateway's own; its answer is dropped here."""
+        raw = {"method": json.dumps(method).encode(), "params": msgspec.json.encode(params)}
+        waiting = Waiting(None, b"", method, now + timeout_s, raw, params.get("threadId", ""))
+        out = Out()
+        self._enqueue(waiting, out)
+        return out
+
+    def feed(self, block: bytes) -> Out:
+        """Whole lines from the app-server."""
+        out = Out()
+        for piece in self.fold.feed(block):
+            if isinstance(piece, list):
+                if self.clients:
+                    out.deliveries.append((None, piece))
+            elif isinstance(piece, Answer):
+                self._answered(piece, out)
+            elif isinstance(piece, ServerRequest):
+                self._ask_client(piece, out)
+            else:
+                self._happened(piece, out)
+        return out
+
+    def drained(self) -> Out:
+        """The link takes more."""
+        self.blocked = False
+        out = Out()
+        self._pump(out)
+        return out
+
+    def expire(self, now: float) -> Out:
+        """Answer what has waited too long."""
+        out = Out()
+        for id, waiting in [(i, w) for i, w in self.waiting.items() if w.deadline <= now]:
+            del self.waiting[id]
+            if waiting.method == "initialize" and waiting.client is None:
+                self._handshake_failed(out, "the agent did not answer initialize in time")
+            self._error(out, waiting, RPC_DEADLINE, f"the agent did not answer {waiting.method} in time")
+        late = [w for w in (*self.queue, *self.parked) if w.deadline <= now]
+        if late:
+            self.queue = deque(w for w in self.queue if w.deadline > now)
+            self.queued_bytes = sum(w.size for w in self.queue)
+            self.parked = [w for w in self.parked if w.deadline > now]
+            why = "the agent is busy" if self.ready else "the agent is not ready"
+            for waiting in late:
+                self._error(out, waiting, RPC_DEADLINE, f"{waiting.method} was not sent in time: {why}")
+        self._pump(out)
+        return out
+
+    # -- clients
+
+    def attach(self, key: str, with_seq: bool, cursor: str | None) -> Attached:
+        """A client joins; with a cursor it gets what came later, without one what nobody has seen."""
+        fold, resume = self.fold, None
+        where = fold.head
+        if cursor is not None:
+            found = fold.locate(cursor)
+            resume = "gap" if found is None else "ok"
+            where = where if found is None else found
+        elif self.unseen is not None:
+            resume = "gap" if self.unseen < fold.ring.floor else None
+            where = max(self.unseen, fold.ring.floor)
+        entries = fold.ring.after(where)
+        self.unseen = None
+        self.clients[key] = with_seq
+        self.handler = self.handler or key
+        moved = Out()
+        asked = self._readdress(moved)
+        mine = b"".join(request.frame for request in asked if request.to == key)
+        moved.deliveries = [d for d in moved.deliveries if d[0] != key]
+        return Attached(fold.cursor(where), resume, mine + joined(entries, with_seq), moved)
+
+    def detach(self, key: str) -> Out:
+        """A client left: its answers are dropped, its open questions go to another, its turns stay its own."""
+        out = Out()
+        if self.clients.pop(key, None) is None:
+            return out
+        if self.handler == key:
+            self.handler = next(iter(self.clients), None)
+        for waiting in (*self.waiting.values(), *self.queue):
+            if waiting.client == key:
+                waiting.client = None
+        self.parked = [w for w in self.parked if w.client != key]
+        if not self.clients:
+            self.unseen = self.fold.head
+        self._readdress(out)
+        return out
+
+    def frame(self, key: str, frame: Frame, now: float, timeout_s: float) -> Out:
+        """A checked frame of an attached client (argus/ methods do not come here)."""
+        out, method = Out(), frame.method
+        if method is None:
+            self._client_answers(key, frame, out)
+        elif method.startswith("bridge/"):
+            self._refuse(out, key, frame.id, RPC_INVALID, "bridge/ methods are the gateway's own")
+        elif method == "initialize":
+            self._client_initializes(key, frame, now, timeout_s, out)
+        elif method == "initialized":
+            pass
+        elif frame.id is None:
+            if self.ready and not self.blocked:
+                out.upstream.append(encode(self._adapted(frame)) + b"\n")
+            else:
+                self._refuse(out, key, None, RPC_UNAVAILABLE, self.down or "the agent is busy; try again later")
+        else:
+            self._client_asks(key, frame, now, timeout_s, out)
+        return out
+
+    # -- inside
+
+    def _client_asks(self, key: str, frame: Frame, now: float, timeout_s: float, out: Out) -> None:
+        method, thread = frame.method or "", frame.params.get("threadId")
+        thread = thread if isinstance(thread, str) else ""
+        if method == "turn/start" and thread:
+            self.handler = key
+            if self.owners.get(thread) != key:
+                self.owners[thread] = key
+                out.events.append(Event("owner", (thread, key)))
+        own_limit = frame.params.get("timeoutMs")
+        if method == "command/exec" and isinstance(own_limit, int):
+            timeout_s = max(timeout_s, own_limit / 1000 + 10)
+        waiting = Waiting(key, frame.id or b"null", method, now + timeout_s, self._adapted(frame), thread)
+        self._enqueue(waiting, out)
+
+    def _adapted(self, frame: Frame) -> dict[str, bytes]:
+        changed = adapt(frame.method or "", frame.params, self.traits)
+        return frame.raw if changed is None else {**frame.raw, "params": msgspec.json.encode(changed)}
+
+    def _enqueue(self, waiting: Waiting, out: Out) -> None:
+        full = len(self.queue) >= MAX_QUEUE or self.queued_bytes + waiting.size > MAX_QUEUE_BYTES
+        if self.down and not self.ready:
+            self._error(out, waiting, RPC_UNAVAILABLE, self.down)
+        elif full and self.queue:
+            self._error(out, waiting, RPC_OVERLOADED, "too many requests wait for the agent; try again later")
+        else:
+            self.queue.append(waiting)
+            self.queued_bytes += waiting.size
+            self._pump(out)
+
+    def _pump(self, out: Out) -> None:
+        """Send what may be sent, at most MAX_IN_FLIGHT unanswered at a time."""
+        while self.ready and not self.blocked and self.queue and len(self.waiting) < MAX_IN_FLIGHT:
+            waiting = self.queue.popleft()
+            self.queued_bytes -= waiting.size
+            self.next = max(self.next, 1)
+            id, self.next = self.base + self.next, self.next + 1
+            out.upstream.append(encode({**waiting.raw, "id": b"%d" % id}) + b"\n")
+            self.waiting[id], waiting.raw = waiting, {}
+
+    def _client_initializes(self, key: str, frame: Frame, now: float, timeout_s: float, out: Out) -> None:
+        if frame.id is None:
+            return
+        if self.fold.handshake is not None and self.ready:
+            out.deliveries.append((key, text_frame(b'{"id":%s,"result":%s}' % (frame.id, self.fold.handshake))))
+        elif self.down:
+            self._refuse(out, key, frame.id, RPC_UNAVAILABLE, self.down)
+        else:
+            self.parked.append(Waiting(key, frame.id, "initialize", now + timeout_s))
+
+    def _client_answers(self, key: str, frame: Frame, out: Out) -> None:
+        request = self.fold.requests.get(frame.id or b"")
+        if request is None or request.to != key:
+            why = "was not asked of this client" if request else "is not open (answered, or its turn is over)"
+            self._refuse(out, key, None, RPC_INVALID, f"server request {(frame.id or b'').decode()} {why}")
+        elif not self.ready or self.blocked:
+            self._refuse(out, key, None, RPC_UNAVAILABLE, self.down or "the agent is busy; answer again later")
+        else:
+            del self.fold.requests[request.id]
+            out.upstream.append(encode(frame.raw) + b"\n")
+
+    def _answered(self, answer: Answer, out: Out) -> None:
+        id = int(answer.id) if answer.id.isdigit() else -1
+        waiting = self.waiting.pop(id, None)
+        if waiting is None:
+            return
+        if waiting.client is not None:
+            out.deliveries.append((waiting.client, answer_frame(answer.line, waiting.id)))
+        if id == self.base and waiting.method == "initialize":
+            parsed = answer_of(answer.line)
+            if parsed.result is not msgspec.UNSET:
+                out.events.append(Event("initialized", bytes(parsed.result)))
+            else:
+                said = b"{}" if parsed.error is msgspec.UNSET else bytes(parsed.error)
+                self._handshake_failed(out, f"the agent refused initialize: {said.decode('utf-8', 'replace')[:500]}")
+        elif waiting.method == "thread/resume" and waiting.thread and self.fold.know(waiting.thread):
+            out.events.append(Event("thread", waiting.thread))
+        self._pump(out)
+
+    def _handshake_failed(self, out: Out, why: str) -> None:
+        out.events.append(Event("handshake_failed", why))
+
+    def _happened(self, event: Event, out: Out) -> None:
+        if event.name == "turn_completed":
+            self.owners.pop(event.value, None)
+        elif event.name == "exited":
+            self.ready = False
+            self._fail_in_flight(out, "the agent's process ended before it answered")
+            if event.value == "failed":
+                self._refuse_all(out, "the agent's process keeps ending; see the session's log")
+            out.events.append(event)
+        elif event.name == "started":
+            self.down = None
+            out.events.append(event)
+        else:
+            out.events.append(event)
+
+    def _ask_client(self, request: ServerRequest, out: Out) -> None:
+        to, owner = self._addressee(request), self.owners.get(request.thread)
+        if to == owner:
+            self.handler = to
+        if to is not None and request.to != to:
+            request.to = to
+            out.deliveries.append((to, request.frame))
+
+    def _addressee(self, request: ServerRequest) -> str | None:
+        owner = self.owners.get(request.thread)
+        if owner in self.clients:
+            return owner
+        if request.to in self.clients:
+            return request.to
+        return self.handler
+
+    def _readdress(self, out: Out) -> list[ServerRequest]:
+        """Give open questions to whoever should have them now; who loses one is told that it is settled."""
+        requests = list(self.fold.requests.values())
+        for request in requests:
+            before = request.to
+            self._ask_client(request, out)
+            if before in self.clients and before != request.to:
+                gone = {"threadId": request.thread, "requestId": json.loads(request.id)}
+                out.deliveries.append((before, gateway_frame("serverRequest/resolved", gone)))
+            if request.to not in self.clients:
+                request.to = None
+        return requests
+
+    def _fail_in_flight(self, out: Out, why: str) -> None:
+        waiting, self.waiting = self.waiting, {}
+        for item in waiting.values():
+            self._error(out, item, RPC_UNAVAILABLE, why)
+
+    def _refuse_all(self, out: Out, why: str) -> None:
+        """Nothing will be sent for a while: say so to all who wait."""
+        self.down = why
+        for waiting in (*self.queue, *self.parked):
+            self._error(out, waiting, RPC_UNAVAILABLE, why)
+        self.queue.clear()
+        self.parked.clear()
+        self.queued_bytes = 0
+
+    def _broadcast(self, out: Out, entries: list[Entry]) -> None:
+        if self.clients and entries:
+            out.deliveries.append((None, entries))
+
+    def announce(self, method: str, params: dict) -> Out:
+        """A notification of the gateway's own, to all clients and the ring."""
+        out = Out()
+        self._broadcast(out, [self.fold.own(gateway_frame(method, params))])
+        return out
+
+    def _refuse(self, out: Out, key: str, id: bytes | None, code: int, text: str) -> None:
+        out.deliveries.append((key, error_frame(id or b"null", code, text)))
+
+    def _error(self, out: Out, waiting: Waiting, code: int, text: str) -> None:
+        if waiting.client is not None:
+            out.deliveries.append((waiting.client, error_frame(waiting.id, code, text)))

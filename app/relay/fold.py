@@ -1,0 +1,310 @@
+"""The one fold over an app-server's output lines. It makes all stream state: replay ring, open turns, pending
+server requests, known threads, the handshake's result. Nothing else keeps a copy. Pure.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from app.relay.frames import text_frame
+from app.relay.ring import LINE_SHIFT, Entry, Ring, position
+
+LINK_IDS = 2**31  # a link's requests are numbered link * 2**31 + n; n = 0 is the handshake
+PLAIN_BASE = 1_000_000_000  # first id on a plain link
+MAX_THREADS = 200
+
+
+class Envelope(msgspec.Struct):
+    """What routing needs of a line."""
+
+    method: str | None = None
+    id: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Named(msgspec.Struct):
+    id: str = ""
+
+
+class _Params(msgspec.Struct):
+    threadId: str = ""
+    turnId: str | None = None
+    turn: _Named | None = None
+    thread: _Named | None = None
+    requestId: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    life: int = 0
+    code: int | None = None
+    signal: int | None = None
+    reason: str = ""
+    state: str = ""
+    stderr: str = ""
+
+
+class _Note(msgspec.Struct):
+    params: _Params = msgspec.field(default_factory=_Params)
+
+
+class _Answer(msgspec.Struct):
+    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    error: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+envelope_of = msgspec.json.Decoder(Envelope).decode
+_note_of = msgspec.json.Decoder(_Note).decode
+answer_of = msgspec.json.Decoder(_Answer).decode
+
+
+@dataclass(slots=True)
+class ServerRequest:
+    """A question of the app-server that waits for its one answer."""
+
+    id: bytes  # as written by the app-server: its type counts
+    method: str
+    thread: str
+    turn: str | None
+    frame: bytes
+    to: str | None = None  # key of the client that was asked
+
+
+@dataclass(slots=True)
+class Answer:
+    """A response line."""
+
+    id: bytes
+    line: bytes
+
+
+@dataclass(slots=True)
+class Event:
+    """Something the shell or a service must act on."""
+
+    name: str  # exited, started, thread, initialized, handshake_failed, owner
+    value: Any = None
+
+
+Piece = list[Entry] | ServerRequest | Answer | Event
+
+
+def gateway_frame(method: str, params: dict[str, Any]) -> bytes:
+    """A text frame with a notification of the gateway's own."""
+    return text_frame(json.dumps({"method": method, "params": params}, separators=(",", ":")).encode())
+
+
+@dataclass
+class Fold:
+    """Stream state of one session. `feed` takes whole lines and says what came of them, in order."""
+
+    ring: Ring
+    generation: int = 0
+    epoch: str = ""
+    epochs: dict[str, int] = field(default_factory=dict)
+    seq: int = 0
+    newest_own: int = 0
+    plain: bool = False
+    life: int = 0
+    handshake: bytes | None = None
+    turns: dict[str, str] = field(default_factory=dict)
+    requests: dict[bytes, ServerRequest] = field(default_factory=dict)
+    threads: dict[str, None] = field(default_factory=dict)  # ordered: the newest last
+
+    @property
+    def head(self) -> int:
+        """Position of the newest frame."""
+        return max(position(self.generation, self.seq), self.newest_own)
+
+    def begin(self, epoch: str, seq: int, floor_seq: int) -> None:
+        """Lines come from `epoch` now, the next one numbered seq + 1; those after floor_seq will all be seen."""
+        if epoch != self.epoch:
+            self.epoch = epoch
+            self.generation += 1
+            self.epochs[epoch] = self.generation
+            whole = self.generation > 1 and floor_seq == 0
+        else:
+            whole = seq <= self.seq
+        if not whole:  # lines were lost in between
+            self.ring.trim(-1)
+            self.ring.floor = position(self.generation, floor_seq)
+        self.seq = seq
+
+    def locate(self, cursor: str) -> int | None:
+        """The position that a client's cursor names, or None if it can't be resumed from."""
+        epoch, _, number = cursor.rpartition(":")
+        generation = self.epochs.get(epoch)
+        if generation is None or not (number.isascii() and number.isdigit() and len(number) < 15):
+            return None
+        where = position(generation, int(number))
+        return where if self.ring.floor <= where <= self.head else None
+
+    def cursor(self, where: int) -> str:
+        """The cursor for a position of the present epoch; older ones become its beginning."""
+        seq = (where - position(self.generation, 0)) >> LINE_SHIFT
+        return f"{self.epoch}:{max(0, seq)}"
+
+    def feed(self, block: bytes) -> list[Piece]:
+        """Fold whole lines in."""
+        if not block.isascii():
+            block = _as_utf8(block)
+        pieces: list[Piece] = []
+        run: list[Entry] | None = None
+        append, base, seq = self.ring.append, position(self.generation, 0), self.seq
+        for line in block.split(b"\n")[:-1]:
+            seq += 1
+            if not line or line == b"\r":
+                continue
+            if line[-1] == 13:
+                line = line[:-1]
+            try:
+                envelope = envelope_of(line)
+            except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+                entry = (base | seq << LINE_SHIFT, text_frame(line), False)
+            else:
+                method = envelope.method
+                if method is None or method in WATCHED or envelope.id is not msgspec.UNSET:
+                    self.seq = seq
+                    new = self._special(line, envelope)
+                    pieces.extend(new)
+                    run = new[-1] if new and isinstance(new[-1], list) else None
+                    continue
+                entry = (base | seq << LINE_SHIFT, text_frame(line), True)
+            append(entry)
+            if run is None:
+                run = []
+                pieces.append(run)
+            run.append(entry)
+        self.seq = seq
+        return pieces
+
+    def lost(self, reason: str, state: str) -> list[Entry]:
+        """The app-server is gone: end what hung on it, in frames of the gateway's own."""
+        frames = [gateway_frame("argus/runtime", {"state": state, "reason": reason})]
+        for request in self.requests.values():
+            raw = json.loads(request.id)
+            frames.append(gateway_frame("serverRequest/resolved", {"threadId": request.thread, "requestId": raw}))
+        for thread, turn in self.turns.items():
+            ended = {"id": turn, "items": [], "itemsView": "summary", "status": "interrupted", "error": None}
+            frames.append(gateway_frame("turn/completed", {"threadId": thread, "turn": ended}))
+        self.requests.clear()
+        self.turns.clear()
+        self.handshake = None
+        return [self.own(frame) for frame in frames]
+
+    def own(self, frame: bytes) -> Entry:
+        """Keep a frame of the gateway's own behind the newest line."""
+        self.newest_own = self.head + 1
+        entry = (self.newest_own, frame, False)
+        self.ring.append(entry)
+        return entry
+
+    def know(self, thread: str) -> bool:
+        """Remember a thread; True when it is new."""
+        new = thread not in self.threads
+        self.threads.pop(thread, None)
+        self.threads[thread] = None
+        if len(self.threads) > MAX_THREADS:
+            del self.threads[next(iter(self.threads))]
+        return new
+
+    # -- the few lines that change state
+
+    def _special(self, line: bytes, envelope: Envelope) -> list[Piece]:
+        method = envelope.method
+        raw = b"" if envelope.id is msgspec.UNSET else bytes(envelope.id)
+        if method is None and raw:
+            return self._answer(raw, line)
+        entry = (position(self.generation, self.seq), text_frame(line), True)
+        if method is None or (raw and raw == b"null") or (raw and method in WATCHED):
+            self.ring.append(entry)
+            return [[entry]]
+        try:
+            params = _note_of(line).params
+        except msgspec.MsgspecError:
+            params = _Params()
+        if raw:
+            request = ServerRequest(raw, method, params.threadId, params.turnId, entry[1])
+            self.requests.setdefault(raw, request)
+            return [self.requests[raw]]
+        return WATCHED[method](self, params, entry)
+
+    def _answer(self, raw: bytes, line: bytes) -> list[Piece]:
+        id = int(raw) if raw.isdigit() else -1
+        if id == PLAIN_BASE if self.plain else id >= LINK_IDS and id % LINK_IDS == 0:
+            result = answer_of(line).result
+            if result is not msgspec.UNSET:
+                self.handshake = bytes(result)
+        return [Answer(raw, line)]
+
+    def _broadcast(self, entry: Entry) -> list[Entry]:
+        self.ring.append(entry)
+        return [entry]
+
+    def _turn_started(self, params: _Params, entry: Entry) -> list[Piece]:
+        turn = params.turnId or (params.turn.id if params.turn else "")
+        self.turns[params.threadId] = turn
+        pieces: list[Piece] = [Event("thread", params.threadId)] if self.know(params.threadId) else []
+        return [*pieces, self._broadcast(entry)]
+
+    def _turn_completed(self, params: _Params, entry: Entry) -> list[Piece]:
+        turn = params.turnId or (params.turn.id if params.turn else "")
+        self.turns.pop(params.threadId, None)
+        for raw, request in list(self.requests.items()):
+            if request.thread == params.threadId and (not turn or request.turn in (None, turn)):
+                del self.requests[raw]
+        return [self._broadcast(entry), Event("turn_completed", params.threadId)]
+
+    def _resolved(self, params: _Params, entry: Entry) -> list[Piece]:
+        if params.requestId is not msgspec.UNSET:
+            self.requests.pop(bytes(params.requestId), None)
+        return [self._broadcast(entry)]
+
+    def _thread_started(self, params: _Params, entry: Entry) -> list[Piece]:
+        thread = params.thread.id if params.thread else params.threadId
+        pieces: list[Piece] = [Event("thread", thread)] if thread and self.know(thread) else []
+        return [*pieces, self._broadcast(entry)]
+
+    def _thread_gone(self, params: _Params, entry: Entry) -> list[Piece]:
+        self.threads.pop(params.threadId, None)
+        return [Event("thread_gone", params.threadId), self._broadcast(entry)]
+
+    def _exited(self, params: _Params, entry: Entry) -> list[Piece]:
+        return [self.lost(exit_text(params), params.state or "restarting"), Event("exited", params.state)]
+
+    def _started(self, params: _Params, entry: Entry) -> list[Piece]:
+        self.life, self.handshake = params.life, None
+        return [Event("started", params.life)]
+
+
+WATCHED = {
+    "turn/started": Fold._turn_started,
+    "turn/completed": Fold._turn_completed,
+    "serverRequest/resolved": Fold._resolved,
+    "thread/started": Fold._thread_started,
+    "thread/archived": Fold._thread_gone,
+    "thread/deleted": Fold._thread_gone,
+    "bridge/exited": Fold._exited,
+    "bridge/started": Fold._started,
+}
+
+
+def exit_text(params: _Params) -> str:
+    """How the app-server ended, in words for a person, with the last it said."""
+    if params.signal is not None:
+        how = f"killed by signal {params.signal}"
+    elif params.code is not None:
+        how = f"exited with code {params.code}"
+    else:
+        how = params.reason
+    why = "" if params.reason in ("exited", how) else f" ({params.reason})"
+    said = f": {params.stderr.splitlines()[-1][:300]}" if params.stderr.strip() else ""
+    return f"the agent's process {how}{why}{said}"
+
+
+def _as_utf8(block: bytes) -> bytes:
+    """A text frame must be valid UTF-8: what is not is replaced."""
+    try:
+        block.decode()
+    except UnicodeDecodeError:
+        return block.decode("utf-8", "replace").encode()
+    return block

@@ -1,0 +1,186 @@
+"""The gateway's one connection to a session's bridge, or straight to an app-server (a plain link).
+
+Lines come in through a libev callback on the hub, one recv a wake-up; it hands on blocks of whole lines, never blocks
+and never raises. docs/bridge.md is the protocol of the attach line.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket as stdsocket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gevent
+from gevent import socket
+from gevent.event import Event
+
+from app.errors import Unavailable
+from app.relay.outbound import Outbound
+
+log = logging.getLogger("argus.link")
+
+READ = 1  # libev's EV_READ
+READ_BYTES = 65536
+ANSWER_BYTES = 65536
+SEND_LIMIT = 64 << 20
+
+
+@dataclass(frozen=True)
+class Attach:
+    """What a bridge answered to bridge/attach; docs/bridge.md explains the fields."""
+
+    epoch: str
+    link: int
+    life: int
+    first: int
+    next: int
+    sent: int
+    gap: bool
+    state: str
+
+
+def dial(address: str, timeout_s: float) -> socket.socket:
+    """Connect to `unix:/path` or `tcp:HOST:PORT`. Raises OSError."""
+    scheme, _, rest = address.partition(":")
+    if scheme == "unix":
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.settimeout(timeout_s)
+        try:
+            sock.connect(rest)
+        except OSError:
+            sock.close()
+            raise
+        return sock
+    host, _, port = rest.rpartition(":")
+    sock = socket.create_connection((host, int(port)), timeout_s)
+    sock.setsockopt(stdsocket.IPPROTO_TCP, stdsocket.TCP_NODELAY, 1)
+    return sock
+
+
+class Link:
+    """An open connection. `start` begins to deliver; `closed` is set when it is over, `why` says how."""
+
+    def __init__(self, sock: socket.socket, rest: bytes = b"", line_limit: int | None = None) -> None:
+        self._sock, self._raw = sock, sock._sock
+        sock.settimeout(None)
+        self._raw.setblocking(False)
+        self._parts: list[bytes] = []
+        self._held, self._rest, self._limit = 0, rest, line_limit
+        self._watcher: Any = None
+        self._on_lines: Callable[[bytes], None] = lambda block: None
+        self.closed, self.why = Event(), ""
+        self._outbound = Outbound(self._raw, SEND_LIMIT, on_gone=lambda: self.close("the link broke"))
+
+    def start(self, on_lines: Callable[[bytes], None], on_drained: Callable[[], None]) -> None:
+        """Deliver blocks of whole lines from now on, on the hub."""
+        self._on_lines, self._outbound._on_drained = on_lines, on_drained
+        self._watcher = gevent.get_hub().loop.io(self._raw.fileno(), READ)
+        rest, self._rest = self._rest, b""
+        if rest:
+            self._take(rest)
+        if not self.closed.is_set():
+            self._watcher.start(self._readable)
+
+    def send(self, lines: bytes) -> None:
+        """Write whole lines. Never blocks; what waits is bounded, and over the bound the link ends."""
+        if not self._outbound.send(lines):
+            self.close("the agent does not read its input")
+
+    @property
+    def waiting(self) -> int:
+        """Bytes not yet taken by the other side."""
+        return self._outbound.buffered
+
+    def _readable(self) -> None:
+        try:
+            data = self._raw.recv(READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self.close(f"the link broke: {error}")
+            return
+        if data:
+            self._take(data)
+        else:
+            self.close("the link was closed")
+
+    def _take(self, data: bytes) -> None:
+        end = data.rfind(b"\n") + 1
+        if self._limit and self._held + (data.find(b"\n") if end else len(data)) > self._limit:
+            self.close(f"a line is longer than {self._limit} bytes (ARGUS_JSONL_LINE_LIMIT_BYTES)")
+            return
+        if not end:
+            self._parts.append(data)
+            self._held += len(data)
+            return
+        if self._parts:
+            block = b"".join((*self._parts, data[:end]))
+            self._parts = []
+        else:
+            block = data[:end]
+        if end < len(data):
+            self._parts.append(data[end:])
+        self._held = len(data) - end
+        try:
+            self._on_lines(block)
+        except Exception:  # a bug in the relay's rules must not kill the hub's callback for all sessions
+            log.exception("a line could not be handled")
+            self.close("internal error")
+
+    def close(self, why: str) -> None:
+        """End the link; safe to call from anywhere, more than once."""
+        if self.closed.is_set():
+            return
+        self.why = why
+        if self._watcher is not None:
+            self._watcher.stop()
+            self._watcher.close()
+            self._watcher = None
+        self._outbound.close()
+        self._sock.close()
+        self.closed.set()
+
+
+def open_plain(address: str, timeout_s: float, line_limit: int) -> Link:
+    """A raw JSONL link to an app-server that somebody else runs. Raises Unavailable."""
+    try:
+        return Link(dial(address, timeout_s), line_limit=line_limit)
+    except OSError as error:
+        raise Unavailable(f"nothing answers at {address}: {error}") from None
+
+
+def open_attached(address: str, secret: str, term: int, after: int, timeout_s: float) -> tuple[Link, Attach]:
+    """Attach to a bridge. Raises OSError if nobody listens, Unavailable if it refuses or does not answer."""
+    sock = dial(address, timeout_s)
+    try:
+        params = {"secret": secret, "term": term, "after": after}
+        sock.sendall(json.dumps({"id": 1, "method": "bridge/attach", "params": params}).encode() + b"\n")
+        answer, rest = _first_line(sock)
+        result = answer["result"]
+        names = Attach.__dataclass_fields__
+        return Link(sock, rest), Attach(**{name: result[name] for name in names})
+    except OSError as error:
+        sock.close()
+        raise Unavailable(f"the bridge does not answer: {error}") from None
+    except (KeyError, TypeError, ValueError):
+        sock.close()
+        error = answer.get("error") if isinstance(answer, dict) else None
+        said = error.get("message") if isinstance(error, dict) else "what answers there is no bridge"
+        raise Unavailable(f"the bridge refused the link: {said}") from None
+
+
+def _first_line(sock: socket.socket) -> tuple[Any, bytes]:
+    data = b""
+    while b"\n" not in data:
+        part = sock.recv(READ_BYTES)
+        if not part or len(data) > ANSWER_BYTES:
+            raise OSError("it closed the connection")
+        data += part
+    line, _, rest = data.partition(b"\n")
+    try:
+        return json.loads(line), rest
+    except ValueError:
+        return None, rest

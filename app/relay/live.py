@@ -1,0 +1,169 @@
+"""One session while the gateway runs: its Core, its link and its clients' sockets. The shell around the rules.
+
+Nothing here waits: lines come on the hub, frames in the handlers' greenlets, and both only compute and hand bytes to
+Outbound. What must wait (starting a runtime, writing to the store) is told to `on_event`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from app.clock import monotonic_s
+from app.relay.core import Core, Out, error_frame
+from app.relay.fold import Event
+from app.relay.frames import text_frame
+from app.relay.inbound import BadFrame, Frame
+from app.relay.link import Attach, Link
+from app.relay.ring import Entry, joined
+from app.relay.websocket import WebSocket
+
+log = logging.getLogger("argus.live")
+
+LINK_HIGH = 1 << 20  # more than this waiting for the agent: requests queue in the core
+IDLE_RING_BYTES = 256 << 10
+
+
+@dataclass(slots=True)
+class Client:
+    """One attached socket."""
+
+    ws: WebSocket
+    with_seq: bool
+
+
+class Live:
+    """The live side of a session. `on_event` is called on the hub and must not block."""
+
+    def __init__(self, id: str, core: Core, request_timeout_s: float, on_event: Callable[[Event], None]) -> None:
+        self.id, self.core, self._timeout_s = id, core, request_timeout_s
+        self._on_event = on_event
+        self.link: Link | None = None
+        self.clients: dict[str, Client] = {}
+        self.active_at = monotonic_s()
+        self._backlog: Callable[[], None] | None = None
+        self._backlog_until = 0
+
+    # -- link
+
+    def link_up(self, link: Link, attach: Attach | None, epoch: str, on_backlog: Callable[[], None]) -> None:
+        """Take lines from this link; `on_backlog` is called once all that the bridge had kept is folded in."""
+        self.link = link
+        if attach is None:
+            out = self.core.linked(epoch, None, 0, None, 0)
+        else:
+            out = self.core.linked(epoch, attach.link, attach.first - 1, attach.sent, attach.first - 1)
+        self._backlog, self._backlog_until = on_backlog, attach.next - 1 if attach else 0
+        self.perform(out)
+        link.start(self._on_lines, self._on_drained)
+        self._check_backlog()
+
+    def link_down(self, why: str) -> None:
+        """The link is gone; in-flight requests are answered."""
+        self.link, self._backlog = None, None
+        self.perform(self.core.unlinked(why))
+
+    def _on_lines(self, block: bytes) -> None:
+        self.active_at = monotonic_s()
+        self.perform(self.core.feed(block))
+        if self._backlog:
+            self._check_backlog()
+
+    def _check_backlog(self) -> None:
+        if self._backlog and self.core.fold.seq >= self._backlog_until:
+            done, self._backlog = self._backlog, None
+            done()
+
+    def _on_drained(self) -> None:
+        self.perform(self.core.drained())
+
+    # -- clients
+
+    def attach(self, ws: WebSocket, hello: dict[str, Any], with_seq: bool, cursor: str | None, key: str | None) -> str:
+        """Join: sends argus/session, open questions, missed frames. Returns the client's key."""
+        key = key or secrets.token_hex(8)
+        if key in self.clients:
+            self.clients[key].ws.close(1000, "Replaced by a newer connection of this client")
+            self.detach(key, self.clients[key].ws)
+        joined_up = self.core.attach(key, with_seq, cursor)
+        params = {**hello, "cursor": joined_up.cursor, "client": key}
+        if joined_up.resume:
+            params["resume"] = joined_up.resume
+        first = text_frame(json.dumps({"method": "argus/session", "params": params}, separators=(",", ":")).encode())
+        self.clients[key] = Client(ws, with_seq)
+        ws.on_overflow = lambda: self.detach(key, ws)
+        ws.send_frames(first)
+        if joined_up.frames:
+            ws.send_frames(joined_up.frames)
+        self.perform(joined_up.moved)
+        return key
+
+    def detach(self, key: str, ws: WebSocket) -> None:
+        """Leave; nothing happens if the key belongs to a newer socket by now."""
+        client = self.clients.get(key)
+        if client is not None and client.ws is ws:
+            del self.clients[key]
+            self.perform(self.core.detach(key))
+
+    def frame(self, key: str, frame: Frame) -> None:
+        """A checked frame of a client."""
+        if key in self.clients:
+            self.active_at = monotonic_s()
+            self.perform(self.core.frame(key, frame, self.active_at, self._timeout_s))
+
+    def answer(self, key: str, frame: bytes) -> None:
+        """Send one frame to one client."""
+        client = self.clients.get(key)
+        if client is not None:
+            client.ws.send_frames(frame)
+
+    def refuse(self, key: str, bad: BadFrame) -> None:
+        """Tell a client what was wrong with its frame."""
+        self.answer(key, error_frame(bad.id, bad.code, bad.text))
+
+    def close_clients(self, code: int, reason: str) -> None:
+        """End every client's socket."""
+        for client in list(self.clients.values()):
+            client.ws.close(code, reason)
+
+    # -- doing what the core says
+
+    def perform(self, out: Out) -> None:
+        """Deliver, send, report."""
+        for to, what in out.deliveries:
+            if to is not None:
+                self.answer(to, what if isinstance(what, bytes) else joined(what, False))
+            else:
+                self._broadcast(what)
+        if out.upstream:
+            self._send_upstream(out.upstream)
+        for event in out.events:
+            self._on_event(event)
+
+    def _broadcast(self, entries: bytes | list[Entry]) -> None:
+        plain = numbered = None
+        for client in list(self.clients.values()):
+            if client.with_seq and isinstance(entries, list):
+                numbered = numbered or joined(entries, True)
+                client.ws.send_frames(numbered)
+            else:
+                plain = plain or (entries if isinstance(entries, bytes) else joined(entries, False))
+                client.ws.send_frames(plain)
+
+    def _send_upstream(self, lines: list[bytes]) -> None:
+        link = self.link
+        if link is None or link.closed.is_set():
+            return  # link_down answers what was in flight
+        link.send(b"".join(lines) if len(lines) > 1 else lines[0])
+        if link.waiting > LINK_HIGH:
+            self.core.blocked = True
+
+    def tick(self, now: float) -> None:
+        """Once a second: deadlines, and memory back when nothing happens."""
+        self.perform(self.core.expire(now))
+        if now - self.active_at > 600 and not self.core.fold.turns and self.core.unseen is None:
+            self.core.fold.ring.trim(IDLE_RING_BYTES)

@@ -1,0 +1,232 @@
+"""Our WebSocket object, used through Flask-Sock's API (app/routes/sock.py). wsproto parses, Outbound writes,
+the handler's greenlet reads.
+
+simple-websocket's own object loses what the kernel does not take under gevent and lets senders interleave; this one
+has one bounded writer, UTF-8 and mask checks, a message limit (1009), pings for all sockets from one timer, and a
+close frame for every end, the gateway's SIGTERM (1012) included.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket as stdsocket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+import h11
+from simple_websocket import ConnectionClosed
+from wsproto.connection import ConnectionType
+from wsproto.events import AcceptConnection
+from wsproto.frame_protocol import FrameProtocol, Opcode, ParseFailed
+from wsproto.handshake import H11Handshake
+from wsproto.utilities import RemoteProtocolError
+
+from app.relay.frames import PING, binary_frame, close_frame, pong_frame, text_frame
+from app.relay.outbound import Outbound
+
+log = logging.getLogger("argus.ws")
+
+MESSAGE_LIMIT = 16 << 20
+BUFFER_LIMIT = 8 << 20
+PING_AFTER_S = 20.0
+CLOSE_WAIT_S = 1.0  # how long a peer may take to answer a close frame
+DRAIN_WAIT_S = 30.0  # how long a slow peer that is being closed may stand still with frames still to come
+_open: set[WebSocket] = set()
+_timer: Any = None
+
+
+class WebSocket:
+    """One accepted connection. `receive` and `send` are Flask-Sock's; both raise ConnectionClosed when it is over."""
+
+    # fmt: off
+    __slots__ = (
+        "__weakref__", "_closed_by_peer", "_closing_at", "_message", "_outbound", "_pinged", "_progress", "_protocol",
+        "_seen", "_sock", "close_code", "close_reason", "limit", "on_overflow",
+    )
+    # fmt: on
+
+    def __init__(self, sock: Any, limit: int = MESSAGE_LIMIT, buffer_limit: int = BUFFER_LIMIT) -> None:
+        self._sock, self.limit = sock, limit
+        self._protocol = FrameProtocol(client=False, extensions=[])
+        self._outbound = Outbound(sock._sock, buffer_limit, on_gone=self._shutdown)
+        self._seen, self._pinged, self._progress = time.monotonic(), False, 0
+        self._closing_at: float | None = None
+        self._closed_by_peer = False
+        self._message = bytearray()
+        self.close_code: int | None = None
+        self.close_reason = ""
+        self.on_overflow: Callable[[], None] | None = None
+        _open.add(self)
+
+    # -- sending
+
+    def send(self, data: str | bytes) -> None:
+        """Send one message: text for str, binary for bytes."""
+        if self._closing_at is not None or self._outbound.closed:
+            raise ConnectionClosed(self.close_code or 1006, self.close_reason)
+        self.send_frames(text_frame(data.encode()) if isinstance(data, str) else binary_frame(data))
+
+    def send_frames(self, frames: bytes) -> None:
+        """Send ready-made frames. Never blocks, never raises; too slow a peer is closed with 1013."""
+        if self._closing_at is None and not self._outbound.send(frames):
+            self.close(1013, "too slow: reconnect with your cursor")
+            if self.on_overflow:
+                self.on_overflow()
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that wait for the peer."""
+        return self._outbound.buffered
+
+    def close(self, reason: int | None = None, message: str | None = None) -> None:
+        """Begin the closing handshake: (code, text), as in simple-websocket. What was sent before still goes out."""
+        if self._closing_at is not None:
+            return
+        self.close_code, self.close_reason = reason or 1000, message or ""
+        self._closing_at = time.monotonic()
+        self._outbound.send(close_frame(self.close_code, self.close_reason), force=True)
+
+    # -- receiving
+
+    def receive(self, timeout: float | None = None) -> str | bytes | None:
+        """The next message, or None after `timeout` seconds. Only the handler's greenlet may call it."""
+        with gevent.Timeout(timeout, False):
+            while True:
+                message = self._next_message()
+                if message is not None:
+                    return message
+                try:
+                    data = self._sock.recv(65536)
+                except OSError:
+                    data = b""
+                if not data:
+                    self._closed_by_peer = True
+                    raise ConnectionClosed(self.close_code or 1006, self.close_reason)
+                self._seen, self._pinged = time.monotonic(), False
+                self._protocol.receive_bytes(data)
+        return None
+
+    def _next_message(self) -> str | bytes | None:
+        try:
+            for frame in self._protocol.received_frames():
+                message = self._on_frame(frame)
+                if message is not None:
+                    return message
+        except ParseFailed as error:
+            self._fail(int(error.code), str(error))
+        except RecursionError:
+            self._fail(1002, "protocol error")
+        return None
+
+    def _on_frame(self, frame: Any) -> str | bytes | None:
+        if frame.opcode is Opcode.PING:
+            if self._closing_at is None and not self._outbound.send(pong_frame(bytes(frame.payload))):
+                self._fail(1013, "too slow")
+        elif frame.opcode is Opcode.CLOSE:
+            code, reason = frame.payload
+            self._closed_by_peer = True
+            if self._closing_at is None:
+                self.close_code, self.close_reason, self._closing_at = code, reason or "", time.monotonic()
+                self._outbound.send(close_frame(None if code == 1005 else code), force=True)
+            raise ConnectionClosed(self.close_code or 1005, self.close_reason)
+        elif frame.opcode in (Opcode.TEXT, Opcode.BINARY) and self._closing_at is None:
+            return self._on_data(frame)
+        return None
+
+    def _on_data(self, frame: Any) -> str | bytes | None:
+        is_text = frame.opcode is Opcode.TEXT
+        self._message += frame.payload.encode() if is_text else frame.payload
+        if len(self._message) > self.limit:
+            self._fail(1009, f"a message may have {self.limit} bytes")
+        if not frame.message_finished:
+            return None
+        message, self._message = self._message, bytearray()
+        return message.decode() if is_text else bytes(message)
+
+    def _fail(self, code: int, text: str) -> None:
+        self.close(code, text)
+        self._closed_by_peer = True  # nothing it still sends is worth waiting for
+        raise ConnectionClosed(code, text)
+
+    # -- the end
+
+    def finish(self) -> None:
+        """Called by the route when the handler is done: close if nobody did, let the peer answer, let go."""
+        self.close(1000)
+        try:
+            while not self._closed_by_peer:
+                self.receive()
+        except ConnectionClosed:
+            pass
+        while self._outbound.buffered and not self._outbound.closed:  # the ticker ends a peer that stands still
+            gevent.sleep(0.05)
+        _open.discard(self)
+        self._outbound.close()
+
+    def _shutdown(self) -> None:
+        try:
+            self._sock._sock.shutdown(stdsocket.SHUT_RDWR)
+        except OSError:
+            pass
+
+    def tick(self, now: float) -> None:
+        """Once a second, from the one timer: ping the idle, cut the dead, end what does not close."""
+        if self._outbound.progress != self._progress:
+            self._progress, self._seen, self._pinged = self._outbound.progress, now, False
+            if self._closing_at is not None:
+                self._closing_at = now
+        if self._closing_at is not None:
+            if now - self._closing_at > (DRAIN_WAIT_S if self._outbound.buffered else CLOSE_WAIT_S):
+                self._drop()
+        elif self._pinged and now - self._seen > 2 * PING_AFTER_S:
+            self.close_code, self.close_reason = 1006, "no answer to a ping"
+            self._drop()
+        elif not self._pinged and now - self._seen > PING_AFTER_S:
+            self._pinged = True
+            self._outbound.send(PING, force=True)
+
+    def _drop(self) -> None:
+        self._outbound.close()
+        self._shutdown()
+
+
+def close_all(code: int, reason: str) -> None:
+    """Close every open WebSocket of the process (SIGTERM)."""
+    for ws in list(_open):
+        ws.close(code, reason)
+
+
+def open_sockets() -> int:
+    """How many there are."""
+    return len(_open)
+
+
+def _tick_all() -> None:
+    while True:
+        gevent.sleep(1.0)
+        now = time.monotonic()
+        for ws in list(_open):
+            ws.tick(now)
+
+
+def accept(environ: dict[str, Any], **options: Any) -> WebSocket:
+    """Answer the upgrade request that gunicorn parsed. Raises RemoteProtocolError if it is none."""
+    global _timer
+    if _timer is None:
+        _timer = gevent.spawn(_tick_all)
+    sock = environ["gunicorn.socket"]
+    names = [key for key in environ if key.startswith("HTTP_") and key != "HTTP_SEC_WEBSOCKET_EXTENSIONS"]
+    headers = [(key[5:].replace("_", "-").lower().encode(), environ[key].encode("latin-1")) for key in names]
+    handshake = H11Handshake(ConnectionType.SERVER)
+    try:
+        handshake.initiate_upgrade_connection(headers, "/")
+        list(handshake.events())
+        answer = handshake.send(AcceptConnection())
+    except (h11.ProtocolError, UnicodeError) as error:
+        raise RemoteProtocolError(str(error)) from None
+    if sock.family != stdsocket.AF_UNIX:
+        sock.setsockopt(stdsocket.IPPROTO_TCP, stdsocket.TCP_NODELAY, 1)
+    sock.sendall(answer)
+    return WebSocket(sock, **options)

@@ -1,0 +1,60 @@
+"""The HTTP and WebSocket edge; the only Flask importer. Every door goes through policy.py."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from flask import Flask, current_app, jsonify
+from werkzeug.exceptions import HTTPException
+
+from app.errors import ArgusError
+from app.routes import auth, health, page, policy, sessions, ws
+from app.wiring import Services
+
+log = logging.getLogger("argus.http")
+
+MAX_BODY_BYTES = 1 << 20
+
+
+def create_app(services: Services) -> Flask:
+    """The Flask application over these services."""
+    app = Flask("argus", static_folder=None)
+    app.extensions["argus"] = services
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.url_map.strict_slashes = False
+    policy.install(app)
+    for part in (health, auth, sessions, page):
+        app.register_blueprint(part.bp)
+    ws.install(app)
+    app.register_error_handler(ArgusError, _argus_error)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(Exception, _unexpected)
+    return app
+
+
+def _problem(status: int, detail: str, code: str) -> Any:
+    response = jsonify({"detail": detail, "code": code})
+    response.status_code = status
+    return response
+
+
+def _argus_error(error: ArgusError) -> Any:
+    response = _problem(error.status, error.text, error.code)
+    if error.status == 429:
+        response.headers["Retry-After"] = "60"
+    return response
+
+
+def _http_error(error: HTTPException) -> Any:
+    response = error.get_response()
+    code = (error.name or "error").lower().replace(" ", "_")
+    detail = {404: "Not Found", 405: "Method Not Allowed"}.get(error.code or 0, error.description or error.name)
+    response.data = current_app.json.dumps({"detail": detail, "code": code})
+    response.content_type = "application/json"
+    return response
+
+
+def _unexpected(error: Exception) -> Any:
+    log.exception("a request failed")
+    return _problem(500, "Internal Server Error", "internal")

@@ -1,0 +1,47 @@
+"""The bundled page: static files, nothing of anybody else's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from flask import Blueprint, Response, redirect, send_from_directory
+
+from app.routes.policy import public
+
+bp = Blueprint("page", __name__)
+
+WEB = Path(__file__).resolve().parents[2] / "web"
+CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self' ws: wss:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+@bp.get("/")
+@public
+def index() -> Any:
+    """The page itself."""
+    return _file("index.html")
+
+
+@bp.get("/chat")
+@public
+def chat() -> Any:
+    """Where the reference's page was."""
+    return redirect("/")
+
+
+@bp.get("/assets/<path:name>")
+@public
+def asset(name: str) -> Any:
+    """A module, style sheet or picture of the page."""
+    return _file(name)
+
+
+def _file(name: str) -> Response:
+    response = send_from_directory(WEB, name, max_age=0)
+    response.headers["Content-Security-Policy"] = CSP
+    response.headers["Cache-Control"] = "no-cache"
+    response.headers["X-Frame-Options"] = "DENY"
+    return response

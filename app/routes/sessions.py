@@ -1,0 +1,67 @@
+"""Sessions over HTTP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Blueprint, g, jsonify
+
+from app.errors import BadRequest
+from app.routes.auth import json_body
+from app.routes.policy import services
+from app.services.sessions import TITLE_MAX
+from app.store.sessions import SessionRow
+
+bp = Blueprint("sessions", __name__)
+
+# What the reference's clients read of a container's state.
+STATUS = {"running": "running", "restarting": "running", "created": "created"}
+
+
+def shown(row: SessionRow) -> dict[str, Any]:
+    """A session as the API shows it: the reference's five fields first."""
+    state = services().sessions.state_of(row)
+    return {
+        "sessionId": row.id,
+        "containerId": None,
+        "name": row.title or row.id,
+        "status": STATUS.get(state, "exited"),
+        "runtimeLayout": None,
+        "agent": row.agent,
+        "title": row.title,
+        "state": state,
+        "reason": row.reason,
+        "createdAtMs": row.created_at_ms,
+        "lastActiveAtMs": row.active_at_ms,
+    }
+
+
+@bp.get("/sessions")
+def list_sessions() -> Any:
+    """`{"sessions": [session…]}`: running ones first, then the latest active."""
+    found = [shown(row) for row in services().sessions.list()]
+    found.sort(key=lambda s: s["status"] != "running")
+    return jsonify(sessions=found)
+
+
+@bp.post("/sessions")
+def create_session() -> Any:
+    """`{"agent"?, "title"?}` → 201 session. Its runtime starts when it is first used. 429 at ARGUS_MAX_SESSIONS."""
+    body = json_body(agent=str, title=str)
+    if len(body.get("title", "")) > TITLE_MAX:
+        raise BadRequest(f"title may have {TITLE_MAX} characters")
+    row = services().sessions.create(g.principal, body.get("agent"), body.get("title", ""))
+    return jsonify(shown(row)), 201
+
+
+@bp.get("/sessions/<id>")
+def get_session(id: str) -> Any:
+    """One session. 404 `Unknown session`."""
+    return jsonify(shown(services().sessions.get(id)))
+
+
+@bp.delete("/sessions/<id>")
+def delete_session(id: str) -> Any:
+    """Ends its runtime, closes its sockets (1000 `Session deleted`), removes its own files, never shared ones."""
+    services().sessions.delete(id)
+    return jsonify(ok=True, sessionId=id)

@@ -1,0 +1,94 @@
+"""`/ws`: a client of a session. contracts in docs/protocol.md."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Any
+
+from flask import Flask, request
+
+from app import rpc
+from app.clock import monotonic_s
+from app.errors import ArgusError, Unavailable
+from app.relay.inbound import BadFrame, parse
+from app.relay.live import Live
+from app.relay.websocket import WebSocket
+from app.routes.policy import services, socket_principal
+from app.routes.sock import Sock
+from app.services.auth import Principal
+from app.services.keeper import Keeper
+
+log = logging.getLogger("argus.ws")
+
+CLIENT_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def install(app: Flask) -> None:
+    """Put the WebSocket route into the application."""
+    sock = Sock(app)
+    settings = app.extensions["argus"].settings
+    sock.route("/ws", options=lambda: {"buffer_limit": settings.client_buffer_bytes})(client)
+
+
+def client(ws: WebSocket) -> None:
+    """One client, from its token to its end."""
+    principal = socket_principal(ws)
+    if principal is None:
+        return
+    opened = _open(ws, principal)
+    if opened is None:
+        return
+    keeper, hello = opened
+    args = request.args
+    key = args.get("client", "")
+    key = key if CLIENT_KEY.fullmatch(key) else None
+    services().sockets.add(ws, principal)
+    live, began = keeper.live, monotonic_s()
+    key = live.attach(ws, hello, args.get("seq") == "1", args.get("after") or None, key)
+    log.info("session %s: client %s attached (%s)", live.id, key, principal.scope)
+    try:
+        _relay(ws, live, key, rpc.Call(principal, live.id))
+    finally:
+        live.detach(key, ws)
+        services().sockets.discard(ws)
+        lasted = monotonic_s() - began
+        log.info(
+            "session %s: client %s left after %.1f s (%s %s)", live.id, key, lasted, ws.close_code, ws.close_reason
+        )
+
+
+def _open(ws: WebSocket, principal: Principal) -> tuple[Keeper, dict[str, Any]] | None:
+    """The session that the client wants; None after its socket was closed with why not."""
+    args = request.args
+    wanted = (args.get("session") or "").strip() or None
+    try:
+        keeper, created = services().sessions.open(principal, wanted, args.get("id"))
+        services().sessions.touch(keeper.row.id)
+    except Unavailable as error:
+        ws.close(error.close, f"Failed to provision upstream container: {error.text}")
+        return None
+    except ArgusError as error:
+        ws.close(error.close, error.text)
+        return None
+    mode = services().settings.provision_mode
+    return keeper, {"id": keeper.row.id, "mode": mode, "attached": wanted is not None, "created": created}
+
+
+def _relay(ws: WebSocket, live: Live, key: str, call: rpc.Call) -> None:
+    while True:
+        message = ws.receive()
+        if not isinstance(message, str):
+            ws.close(1003, "text frames only")
+            return
+        try:
+            frame = parse(message.encode())
+        except BadFrame as bad:
+            live.refuse(key, bad)
+            continue
+        if frame.method and frame.method.startswith("argus/"):
+            answer = rpc.dispatch(call, frame)
+            if answer:
+                live.answer(key, answer)
+        else:
+            live.frame(key, frame)

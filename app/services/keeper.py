@@ -1,0 +1,269 @@
+"""Keeps one session attached: starts its runtime, dials it, does the handshake, and begins again when it breaks.
+
+One greenlet a session. What happens on the stream comes as events on the hub; nothing there may wait, so whatever goes
+to the store is spawned.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+from gevent.event import Event as Flag
+
+from app.clock import monotonic_s, now_ms
+from app.errors import ArgusError, Unavailable
+from app.provisioners import Handle, Provisioner, Spec
+from app.relay.core import Core
+from app.relay.fold import Event
+from app.relay.link import Attach, Link, open_attached, open_plain
+from app.relay.live import Live
+from app.settings import Settings
+from app.store import sessions
+from app.store.database import Store
+from app.store.sessions import SessionRow
+
+log = logging.getLogger("argus.keeper")
+
+BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 30.0)
+FAILED_AFTER = 3
+QUICK_S = 5.0  # a link that breaks sooner is not dialled again at once
+RESUME_TIMEOUT_S = 60.0
+RESUME_THREADS = 20  # after a death: the newest
+RESTART = b'{"method":"bridge/restart"}\n'
+
+
+class Keeper:
+    """A session that is wanted. `up` is set while a link is there and its backlog is folded in."""
+
+    def __init__(
+        self,
+        row: SessionRow,
+        settings: Settings,
+        store: Store,
+        provisioner: Provisioner,
+        term: int,
+        spec: Callable[[SessionRow], Spec],
+    ) -> None:
+        self.row, self._settings, self._store = row, settings, store
+        self._provisioner, self._term, self._spec = provisioner, term, spec
+        self._handle: Handle | None = json.loads(row.handle) if row.handle else None
+        core = Core(settings.ring_bytes, provisioner.traits(row.id), settings.connect_timeout_s)
+        self.live = Live(row.id, core, settings.request_timeout_s, self._on_event)
+        self.up, self._poke = Flag(), Flag()
+        self.state, self.reason = row.state, row.reason
+        self._stored = (row.state, row.reason)
+        self._owners: dict[str, str | None] = {}
+        self._attach: Attach | None = None
+        self._epoch, self._resume, self._failures, self._broken = "", False, 0, 0
+        self._wanted = True
+        self._greenlet = gevent.spawn(self._run)
+
+    # -- for the sessions service
+
+    def wait_up(self, timeout_s: float) -> None:
+        """Until the session can be used. Raises Unavailable with why it can't."""
+        deadline = monotonic_s() + timeout_s
+        self._poke.set()
+        seen = self._failures
+        while not self.up.wait(0.05):
+            if self._failures > seen or not self._wanted:
+                raise Unavailable(self.reason or "the session ends")
+            if monotonic_s() > deadline:
+                raise Unavailable(self.reason or f"the runtime was not reached within {timeout_s:g} s")
+
+    def stop(self, runtime_too: bool, why: str = "the session ends") -> None:
+        """Let go; the runtime goes on unless it is to end too."""
+        self._wanted = False
+        self._poke.set()
+        if self.live.link is not None:
+            self.live.link.close(why)
+        if gevent.getcurrent() is not self._greenlet:
+            self._greenlet.join(timeout=5)
+            self._greenlet.kill()
+        if runtime_too and self._handle is not None:
+            self._provisioner.stop(self._handle)
+
+    # -- the loop
+
+    def _run(self) -> None:
+        self._owners = self._store.run(lambda db: sessions.known_threads(db, self.row.id))
+        for thread in self._owners:
+            self.live.core.fold.know(thread)
+        while self._wanted:
+            try:
+                link, attach = self._connect()
+            except ArgusError as error:
+                self._failed_to_connect(error.text)
+                continue
+            except Exception as error:  # a driver's bug must end in words and a retry, not in a silent session
+                log.exception("session %s: its runtime could not be reached", self.row.id)
+                self._failed_to_connect(f"internal error: {type(error).__name__}")
+                continue
+            self._attach, self._failures = attach, 0
+            self._epoch = attach.epoch if attach else secrets.token_hex(6)
+            began = monotonic_s()
+            self.live.link_up(link, attach, self._epoch, self._backlog_done)
+            link.closed.wait()
+            self.up.clear()
+            log.info("session %s: %s", self.row.id, link.why)
+            self.live.link_down(link.why)
+            if attach is None and self._wanted:  # a bare app-server lives as long as its link
+                self._lost(link.why, "restarting")
+            self._broken = self._broken + 1 if monotonic_s() - began < QUICK_S else 0
+            if self._wanted and (self._broken or attach is None):
+                self._wait(BACKOFF_S[min(self._broken, len(BACKOFF_S) - 1)])
+
+    def _lost(self, why: str, state: str) -> None:
+        """The runtime is gone, or can't be used: clients are told, and threads are resumed once it is back."""
+        self._resume = True
+        self.live.perform(self.live.core.lost(why, state))
+        self._set_state(state, why)
+
+    def _failed_to_connect(self, why: str) -> None:
+        self._failures += 1
+        failed = self._failures >= FAILED_AFTER
+        log.warning("session %s: %s", self.row.id, why)
+        self._lost(why, "failed" if failed else "restarting")
+        self._wait(BACKOFF_S[min(self._failures, len(BACKOFF_S)) - 1])
+
+    def _wait(self, seconds: float) -> None:
+        self._poke.clear()
+        self._poke.wait(seconds)
+
+    def _connect(self) -> tuple[Link, Attach | None]:
+        """A link to the runtime, which is started if it does not run."""
+        handle = self._handle
+        if handle is not None and self._provisioner.poll(handle) != "running":
+            handle = None
+        if handle is not None and handle.get("attach"):
+            try:
+                return self._dial(handle, self.live.core.fold.seq)
+            except OSError:
+                self._provisioner.stop(handle)
+        handle = self._start()
+        try:
+            return self._dial(handle, 0)
+        except OSError as error:
+            raise Unavailable(f"nothing answers at {handle['address']}: {error}") from None
+
+    def _start(self) -> Handle:
+        handle = self._provisioner.start(self._spec(self.row))
+        if handle != self._handle:
+            self._handle = handle
+            stored = json.dumps(handle)
+            self._store.run(lambda db: sessions.change(db, self.row.id, handle=stored))
+        return handle
+
+    def _dial(self, handle: Handle, after: int) -> tuple[Link, Attach | None]:
+        timeout_s, address = self._settings.connect_timeout_s, handle["address"]
+        if not handle.get("attach"):
+            return open_plain(address, timeout_s, self._settings.line_limit_bytes), None
+        link, attach = open_attached(address, self.row.secret, self._term, after, timeout_s)
+        if after and attach.epoch != self.live.core.fold.epoch:  # another bridge: its lines begin anew
+            link.close("another bridge")
+            link, attach = open_attached(address, self.row.secret, self._term, 0, timeout_s)
+        return link, attach
+
+    # -- on the hub: nothing here may wait
+
+    def _backlog_done(self) -> None:
+        """All that the bridge kept is folded in: take the handshake up where it stands."""
+        core, attach = self.live.core, self._attach
+        self._resume = self._resume or bool(attach and attach.gap)
+        if attach is not None:
+            core.fold.life = core.fold.life or attach.life
+        core.owners.update({t: owner for t in core.fold.turns if (owner := self._owners.get(t))})
+        known = core.fold.handshake or self._stored_handshake(attach)
+        if attach is not None and attach.state != "running":
+            if attach.state == "failed":
+                self._lost("the agent's process keeps ending; see the session's log", "failed")
+        elif known is not None:
+            self.live.perform(core.initialized(known))
+            self._ready()
+        else:
+            self.live.perform(core.handshake(monotonic_s()))
+        self.up.set()
+
+    def _stored_handshake(self, attach: Attach | None) -> bytes | None:
+        if attach is None or not self.row.initialize:
+            return None
+        stored = json.loads(self.row.initialize)
+        same = stored["epoch"] == attach.epoch and stored["life"] == self.live.core.fold.life
+        return stored["result"].encode() if same else None
+
+    def _ready(self) -> None:
+        """The app-server is initialized: go on with the threads that the death of another cut off."""
+        core = self.live.core
+        if self._resume:
+            self._resume = False
+            for thread in list(core.fold.threads)[-RESUME_THREADS:]:
+                params = {"threadId": thread, "excludeTurns": True}
+                self.live.perform(core.ask("thread/resume", params, monotonic_s(), RESUME_TIMEOUT_S))
+        if self.state in ("restarting", "failed"):
+            self.live.perform(core.announce("argus/runtime", {"state": "running", "reason": ""}))
+        self._set_state("running", "")
+
+    def _on_event(self, event: Event) -> None:
+        if event.name == "initialized":
+            self.live.perform(self.live.core.initialized(event.value))
+            self._remember_handshake(event.value)
+            self._ready()
+        elif event.name == "started":
+            if self.up.is_set():
+                self.live.perform(self.live.core.handshake(monotonic_s()))
+        elif event.name == "exited":
+            self._resume = True
+            self._set_state(event.value or "restarting", "the agent's process ended")
+        elif event.name == "handshake_failed":
+            self._handshake_failed(event.value)
+        elif event.name in ("thread", "thread_gone", "owner"):
+            gevent.spawn(self._remember_thread, event)
+
+    def _handshake_failed(self, why: str) -> None:
+        """Begin with a fresh app-server; clients that wait are told."""
+        core, link = self.live.core, self.live.link
+        if "Already initialized" in why and core.fold.handshake is not None:
+            self.live.perform(core.initialized(core.fold.handshake))
+            self._ready()
+            return
+        log.warning("session %s: %s", self.row.id, why)
+        if "Already initialized" not in why:
+            self._lost(why, "failed")
+        if link is not None and self._attach is not None:
+            link.send(RESTART)
+        elif link is not None:
+            link.close(why)
+
+    # -- the store, from greenlets of their own
+
+    def _set_state(self, state: str, reason: str) -> None:
+        self.state, self.reason = state, reason
+        if (state, reason) == self._stored:
+            return
+        self._stored = (state, reason)
+        gevent.spawn(self._store_values, state=state, reason=reason[:500])
+
+    def _remember_handshake(self, result: bytes) -> None:
+        stored = {"epoch": self._epoch, "life": self.live.core.fold.life, "result": result.decode()}
+        gevent.spawn(self._store_values, initialize=json.dumps(stored))
+
+    def _store_values(self, **values: Any) -> None:
+        try:
+            self._store.run(lambda db: sessions.change(db, self.row.id, **values))
+        except Unavailable as error:  # said in the log by the store; the session itself goes on
+            log.warning("session %s: its state was not stored: %s", self.row.id, error.text)
+
+    def _remember_thread(self, event: Event) -> None:
+        try:
+            if event.name == "thread_gone":
+                self._store.run(lambda db: sessions.forget_thread(db, self.row.id, event.value))
+                return
+            thread, owner = event.value if event.name == "owner" else (event.value, None)
+            self._store.run(lambda db: sessions.know_thread(db, self.row.id, thread, now_ms(), owner))
+        except Unavailable as error:
+            log.warning("session %s: thread not remembered: %s", self.row.id, error.text)

@@ -1,0 +1,207 @@
+"""Sessions: made, found, kept, listed, deleted. The one place that knows which of them are live."""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import uuid
+from collections.abc import Callable
+
+import gevent
+from gevent.lock import RLock
+from gevent.pool import Pool
+
+from app import agents
+from app.clock import monotonic_s, now_ms
+from app.errors import ArgusError, NotFound, TooMany, Unavailable
+from app.provisioners import Provisioner, Spec
+from app.provisioners.static import StaticProvisioner
+from app.services.auth import Principal
+from app.services.keeper import Keeper
+from app.settings import Settings
+from app.store import sessions as rows
+from app.store.database import Store
+from app.store.sessions import SessionRow
+
+log = logging.getLogger("argus.sessions")
+
+ATTACH_AT_ONCE = 20  # sessions taken up at the same time after a start
+TITLE_MAX = 200
+
+
+class Sessions:
+    """All sessions of this gateway. Methods may wait (store, provisioner); call them in greenlets."""
+
+    def __init__(self, settings: Settings, store: Store, provisioner: Provisioner, agent: Callable[[], str]) -> None:
+        self._settings, self._store, self._provisioner = settings, store, provisioner
+        self._default_agent = agent
+        self._keepers: dict[str, Keeper] = {}
+        self._lock = RLock()  # which keepers there are; never held while a runtime starts
+        self._term = store.run(rows.next_term)
+        self._closing = False
+
+    # -- at start and at the end
+
+    def take_up(self) -> None:
+        """Attach to what a former gateway left running, and end runtimes without a row (reconcile)."""
+        known = {row.id: row for row in self._store.run(rows.all_rows)}
+        for handle in self._provisioner.list():
+            if handle["session"] not in known:
+                log.warning("ending the runtime of session %s, which has no row", handle["session"])
+                self._provisioner.stop(handle)
+        pool = Pool(ATTACH_AT_ONCE)
+        for row in known.values():
+            if row.state in ("running", "restarting", "failed") and self._takes_up(row):
+                pool.spawn(self._take_up, row)
+
+    def _takes_up(self, row: SessionRow) -> bool:
+        handle = json.loads(row.handle) if row.handle else None
+        ours = row.provisioner == self._provisioner.name and handle is not None
+        return bool(ours and handle.get("attach") and self._provisioner.poll(handle) == "running")
+
+    def _take_up(self, row: SessionRow) -> None:
+        try:
+            self._keeper(row).wait_up(self._settings.connect_timeout_s)
+        except ArgusError as error:
+            log.warning("session %s was not taken up: %s", row.id, error.text)
+
+    def run_ticker(self) -> None:
+        """Deadlines of all sessions, once a second, for ever."""
+        while not self._closing:
+            gevent.sleep(1.0)
+            now = monotonic_s()
+            for keeper in list(self._keepers.values()):
+                try:
+                    keeper.live.tick(now)
+                except Exception:  # one session's bug must not stop the deadlines of the others
+                    log.exception("session %s: a deadline could not be kept", keeper.row.id)
+
+    def close(self, runtimes_too: bool) -> None:
+        """The gateway ends: let go of all sessions, and end their runtimes if asked."""
+        self._closing = True
+        pool = Pool(ATTACH_AT_ONCE)
+        for keeper in list(self._keepers.values()):
+            pool.spawn(keeper.stop, runtimes_too, "the gateway ends")
+        pool.join(timeout=4)
+
+    # -- for callers
+
+    def create(
+        self, principal: Principal, agent: str | None, title: str = "", upstream: str | None = None
+    ) -> SessionRow:
+        """A new session's row. Raises TooMany, BadRequest (agent), NotFound (upstream)."""
+        static = self._provisioner if isinstance(self._provisioner, StaticProvisioner) else None
+        chosen = static.choose(upstream) if static else ""
+        name = agent or ("" if static else self._default_agent())
+        if name and not static:
+            agents.command(name, self._settings)
+        secret = (static.secret_of(chosen) if static else None) or secrets.token_urlsafe(24)
+        now = now_ms()
+        row = SessionRow(
+            uuid.uuid4().hex[:12], name or "upstream", title[:TITLE_MAX], principal.name, self._provisioner.name, chosen,
+            None, secret, "created", "", None, now, now,
+        )  # fmt: skip
+        limit = self._settings.max_sessions
+
+        def insert(db) -> None:
+            if rows.count_of(db, principal.name) >= limit:
+                raise TooMany(f"there are {limit} sessions already (ARGUS_MAX_SESSIONS); delete one first")
+            rows.add(db, row)
+
+        self._store.run(insert)
+        log.info("session %s made, agent %s", row.id, row.agent)
+        return row
+
+    def open(self, principal: Principal, id: str | None, upstream: str | None = None) -> tuple[Keeper, bool]:
+        """The live session of this id, woken if it slept; without an id a new one (then True).
+
+        Raises NotFound (`Unknown session`), TooMany, Unavailable.
+        """
+        created = False
+        if id is None:
+            row = self._shared_bridge(upstream)
+            if row is None:
+                row, created = self.create(principal, None, upstream=upstream), True
+        else:
+            row = self.get(id)
+        keeper = self._keeper(row)
+        try:
+            keeper.wait_up(self._settings.connect_timeout_s)
+        except Unavailable:
+            if created:
+                self.delete(row.id)
+            raise
+        return keeper, created
+
+    def _shared_bridge(self, upstream: str | None) -> SessionRow | None:
+        """An upstream that is a bridge has one session; whoever comes joins it."""
+        static = self._provisioner
+        if not isinstance(static, StaticProvisioner):
+            return None
+        chosen = static.choose(upstream)
+        if static.secret_of(chosen) is None:
+            return None
+        return next((r for r in self._store.run(rows.all_rows) if r.upstream == chosen), None)
+
+    def get(self, id: str) -> SessionRow:
+        """A session's row. Raises NotFound."""
+        row = self._store.run(lambda db: rows.get(db, id))
+        if row is None:
+            raise NotFound("Unknown session")
+        return row
+
+    def list(self) -> list[SessionRow]:
+        """All rows, the latest active first."""
+        return self._store.run(rows.all_rows)
+
+    def state_of(self, row: SessionRow) -> str:
+        """created, running, restarting, failed or stopped, as it is now."""
+        keeper = self._keepers.get(row.id)
+        if keeper is not None:
+            return keeper.state
+        return "created" if row.state == "created" else "stopped"
+
+    def delete(self, id: str) -> None:
+        """End the runtime, close its clients, remove row and the session's own files. Raises NotFound."""
+        row = self.get(id)
+        with self._lock:
+            keeper = self._keepers.pop(id, None)
+        if keeper is not None:
+            keeper.live.close_clients(1000, "Session deleted")
+            keeper.stop(runtime_too=True)
+        elif row.handle and row.provisioner == self._provisioner.name:
+            self._provisioner.stop(json.loads(row.handle))
+        self._store.run(lambda db: rows.remove(db, id))
+        if row.provisioner == self._provisioner.name:
+            self._provisioner.remove(id)
+        log.info("session %s deleted", id)
+
+    def touch(self, id: str) -> None:
+        """Somebody used it now."""
+        self._store.run(lambda db: rows.change(db, id, active_at_ms=now_ms()))
+
+    def counts(self) -> dict[str, int]:
+        """Live sessions and attached clients, for readiness."""
+        return {"live": len(self._keepers), "clients": sum(len(k.live.clients) for k in self._keepers.values())}
+
+    # -- inside
+
+    def _keeper(self, row: SessionRow) -> Keeper:
+        if self._closing:
+            raise Unavailable("the gateway is stopping")
+        if row.provisioner != self._provisioner.name:
+            raise Unavailable(
+                f"the session was made with ARGUS_PROVISION_MODE={row.provisioner}, the gateway runs with "
+                f"{self._provisioner.name}"
+            )
+        with self._lock:
+            keeper = self._keepers.get(row.id)
+            if keeper is None:
+                keeper = Keeper(row, self._settings, self._store, self._provisioner, self._term, self._spec)
+                self._keepers[row.id] = keeper
+            return keeper
+
+    def _spec(self, row: SessionRow) -> Spec:
+        command = "" if row.provisioner == "static" else agents.command(row.agent, self._settings)
+        return Spec(row.id, row.secret, command, {}, row.upstream)

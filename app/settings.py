@@ -1,0 +1,268 @@
+"""Every setting of the gateway, in one typed table: name, type, default, help. Only this file reads the environment.
+
+`Settings` is the table: one field a setting. docs/settings.md is made from it (`python -m app.settings`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from app.errors import StartRefused
+
+# Variables that begin with ARGUS_ and belong to the tests or the launcher, not to the gateway.
+NOT_SETTINGS = re.compile(r"ARGUS_TEST_\w+|ARGUS_RUN_ID")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How the text of a variable becomes a value, and what is allowed, in words."""
+
+    allowed: str
+    parse: Callable[[str], Any]
+
+
+def _path(text: str) -> Path:
+    path = Path(text).expanduser()
+    if not path.is_absolute():
+        raise ValueError
+    return path
+
+
+def _items(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _upstreams(text: str) -> dict[str, dict[str, Any]]:
+    table = json.loads(text) if text else {}
+    if not isinstance(table, dict):
+        raise ValueError
+    for row in table.values():
+        if not isinstance(row, dict) or not isinstance(row.get("port", 7777), int):
+            raise ValueError
+        if row.get("bridge") and not isinstance(row.get("secret"), str):
+            raise ValueError
+    return table
+
+
+def whole(low: int, high: int) -> Kind:
+    """A whole number within bounds."""
+
+    def parse(text: str) -> int:
+        value = int(text)
+        if not low <= value <= high:
+            raise ValueError
+        return value
+
+    return Kind(f"a whole number from {low} to {high}", parse)
+
+
+def seconds(low: float, high: float) -> Kind:
+    """A number of seconds within bounds, decimals allowed."""
+
+    def parse(text: str) -> float:
+        value = float(text)
+        if not low <= value <= high:
+            raise ValueError
+        return value
+
+    return Kind(f"a number of seconds from {low:g} to {high:g}", parse)
+
+
+def choice(*words: str) -> Kind:
+    """One of these words, case and blanks around it ignored."""
+
+    def parse(text: str) -> str:
+        word = text.strip().lower()
+        if word not in words:
+            raise ValueError
+        return word
+
+    return Kind("one of " + ", ".join(words), parse)
+
+
+TEXT = Kind("any text", str.strip)
+SECRET = Kind("any text without blanks; treat it as a password", str.strip)
+PATH = Kind("an absolute path, or one that begins with ~", _path)
+ITEMS = Kind("a comma-separated list", _items)
+UPSTREAMS = Kind('a JSON object {"name": {"host", "port", "bridge", "secret"}}', _upstreams)
+
+
+def setting(name: str, kind: Kind, default: str, text: str) -> Any:
+    """One row of the table. `default` is written as the variable would be."""
+    return field(metadata={"name": name, "kind": kind, "default": default, "help": text})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one gateway, checked. Build it with `load`."""
+
+    home: Path = setting(
+        "ARGUS_HOME_HOST_PATH", PATH, "~/.argus", "Where the gateway keeps its database, token, sessions, workspace."
+    )
+    bind: str = setting(
+        "ARGUS_BIND", TEXT, "127.0.0.1", "Address to listen on. Anything but loopback is open to the network."
+    )
+    port: int = setting("ARGUS_PORT", whole(0, 65535), "8080", "Port to listen on; 0 takes any free one.")
+    agent: str = setting(
+        "ARGUS_AGENT",
+        choice("auto", "codex", "demo"),
+        "auto",
+        "Agent of new sessions. auto: codex if its program and a login are both there, else demo.",
+    )
+    runtime_cmd: str = setting(
+        "ARGUS_RUNTIME_CMD", TEXT, "", "Command that starts the app-server, instead of the codex on PATH."
+    )
+    provision_mode: str = setting(
+        "ARGUS_PROVISION_MODE",
+        choice("process", "static"),
+        "process",
+        "How runtimes are made. process: on this machine; static: somebody else runs them.",
+    )
+    home_layout: str = setting(
+        "ARGUS_HOME_LAYOUT",
+        choice("shared", "session"),
+        "shared",
+        "shared: all sessions work in <home>/workspace; session: each in a workspace of its own.",
+    )
+    token: str = setting(
+        "ARGUS_TOKEN", SECRET, "", "The token that opens every door. Empty: made once, kept in <home>/gateway/token."
+    )
+    auth: str = setting(
+        "ARGUS_AUTH", choice("on", "off"), "on", "off: no token is asked for; works on loopback addresses only."
+    )
+    allowed_hosts: tuple[str, ...] = setting(
+        "ARGUS_ALLOWED_HOSTS", ITEMS, "", "Further names under which the gateway may be addressed (the Host header)."
+    )
+    cors_origins: tuple[str, ...] = setting(
+        "ARGUS_CORS_ORIGINS", ITEMS, "", "Further origins whose pages may call the gateway; * for any."
+    )
+    tcp_host: str = setting("ARGUS_TCP_HOST", TEXT, "127.0.0.1", "static: host of the one upstream.")
+    tcp_port: int = setting("ARGUS_TCP_PORT", whole(1, 65535), "7777", "static: port of the one upstream.")
+    upstreams: dict[str, dict[str, Any]] = setting(
+        "ARGUS_UPSTREAMS_JSON", UPSTREAMS, "", "static: several upstreams by name, instead of ARGUS_TCP_HOST and _PORT."
+    )
+    max_sessions: int = setting(
+        "ARGUS_MAX_SESSIONS", whole(1, 100_000), "500", "How many sessions one principal may have."
+    )
+    connect_timeout_s: float = setting(
+        "ARGUS_CONNECT_TIMEOUT_S",
+        seconds(0.1, 600),
+        "30",
+        "How long a runtime may take to be reached and to initialize.",
+    )
+    request_timeout_s: float = setting(
+        "ARGUS_REQUEST_TIMEOUT_S", seconds(1, 86400), "300", "How long an agent may take to answer one request."
+    )
+    line_limit_bytes: int = setting(
+        "ARGUS_JSONL_LINE_LIMIT_BYTES", whole(65536, 2**30), "8388608", "Longest line an app-server may print."
+    )
+    client_buffer_bytes: int = setting(
+        "ARGUS_CLIENT_BUFFER_BYTES",
+        whole(65536, 2**30),
+        "8388608",
+        "How much may wait for one slow client before it is cut (1013); it resumes by cursor.",
+    )
+    ring_bytes: int = setting(
+        "ARGUS_RING_BYTES", whole(65536, 2**30), "4194304", "How much output of a session is kept for replay."
+    )
+    log_level: str = setting(
+        "ARGUS_LOG_LEVEL",
+        choice("debug", "info", "warning", "error"),
+        "info",
+        "How much the gateway writes to its log.",
+    )
+
+    @property
+    def gateway_dir(self) -> Path:
+        """What belongs to the gateway itself: database, token, lock, address file."""
+        return self.home / "gateway"
+
+    @property
+    def database_url(self) -> str:
+        """The one database of this home."""
+        return f"sqlite:///{self.gateway_dir / 'argus.db'}"
+
+
+def table() -> list[Field[Any]]:
+    """The rows of the table, in order."""
+    return list(fields(Settings))
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """Settings from the environment; an empty variable counts as unset.
+
+    Raises StartRefused with the variable's name and what is allowed.
+    """
+    environ = os.environ if environ is None else environ
+    values = {}
+    for row in table():
+        name, kind, default = row.metadata["name"], row.metadata["kind"], row.metadata["default"]
+        text = environ.get(name) or default
+        try:
+            values[row.name] = kind.parse(text)
+        except (ValueError, TypeError):
+            shown = "its value" if kind is SECRET else repr(text)
+            raise StartRefused(f"{name}: {shown} is not allowed; it must be {kind.allowed}.") from None
+    return Settings(**values)
+
+
+def unknown(environ: Mapping[str, str] | None = None) -> list[str]:
+    """A warning for each variable that begins with ARGUS_ and is no setting, with the nearest one that is."""
+    environ = os.environ if environ is None else environ
+    known = [row.metadata["name"] for row in table()]
+    warnings = []
+    for name in sorted(environ):
+        if not name.startswith("ARGUS_") or name in known or NOT_SETTINGS.fullmatch(name):
+            continue
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        warnings.append(f"{name} is no setting of this version and is ignored{hint}")
+    return warnings
+
+
+def secret_names() -> frozenset[str]:
+    """Variables whose values must never reach a runtime or a log."""
+    names = {row.metadata["name"] for row in table() if row.metadata["kind"] is SECRET}
+    return frozenset(names | {"ARGUS_NODE_TOKEN", "ARGUS_MCP_TOKEN", "TELEGRAM_BOT_TOKEN", "ARGUS_UPSTREAMS_JSON"})
+
+
+def child_variable(name: str) -> str:
+    """A variable that is not the gateway's but an agent's (a login, a home); empty if unset."""
+    return os.environ.get(name, "")
+
+
+def inherited_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What a runtime may inherit: the user's environment without the gateway's own variables and secrets."""
+    environ = os.environ if environ is None else environ
+    secret = secret_names()
+    return {k: v for k, v in environ.items() if k not in secret and not k.startswith(("ARGUS_", "GUNICORN_"))}
+
+
+def as_markdown() -> str:
+    """docs/settings.md, whole."""
+    lines = [
+        "# Settings",
+        "",
+        "Made from `app/settings.py` by `python -m app.settings > docs/settings.md`; a test holds them together.",
+        "Every setting is an environment variable; an empty one counts as unset. A value that is not allowed stops",
+        "the start with the variable's name and what is allowed; an unknown `ARGUS_` variable is warned about.",
+        "",
+        "| variable | allowed | default | meaning |",
+        "|---|---|---|---|",
+    ]
+    for row in table():
+        meta = row.metadata
+        default = f"`{meta['default']}`" if meta["default"] else "empty"
+        lines.append(f"| `{meta['name']}` | {meta['kind'].allowed} | {default} | {meta['help']} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(as_markdown(), end="")

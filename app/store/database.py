@@ -1,0 +1,133 @@
+"""The database and the one door to it.
+
+`Store.run(work)` runs `work(connection)` as one transaction, whole, in the store's only thread: a transaction that
+spans a greenlet switch, or a statement on the hub beside one in the pool, froze the process when it was tried.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import TypeVar
+
+from gevent.threadpool import ThreadPool
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, select
+from sqlalchemy.exc import OperationalError
+
+from app.errors import StartRefused, Unavailable
+from app.store import schema
+
+log = logging.getLogger("argus.store")
+T = TypeVar("T")
+MIGRATE_TIMEOUT_S = 600
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+class Store:
+    """An open database. Every transaction goes through `run`."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = _engine(url)
+        self._pool = ThreadPool(1)
+
+    def run(self, work: Callable[[Connection], T]) -> T:
+        """One transaction; commits when `work` returns, rolls back when it raises.
+
+        Raises Unavailable when the database can't be written (a full disk, a lock that stays).
+        """
+        try:
+            return self._pool.apply(self._transact, (work,))
+        except OperationalError as error:
+            log.error("the database refused: %s", error.orig)
+            raise Unavailable(f"the gateway's database refused: {error.orig}") from None
+
+    def _transact(self, work: Callable[[Connection], T]) -> T:
+        with self._engine.begin() as connection:
+            return work(connection)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._pool.apply(self._engine.dispose)
+        self._pool.kill()
+
+
+def _engine(url: str) -> Engine:
+    engine = create_engine(url, connect_args={"timeout": 5.0})
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection, record):
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=FULL")  # a power cut must not take back what was acknowledged
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.close()
+
+    return engine
+
+
+def open_store(url: str) -> Store:
+    """The database at `url`: a new one is made from the metadata and stamped, an older one is migrated first.
+
+    The caller holds the home's lock. Raises StartRefused with what to do.
+    """
+    path = Path(url.removeprefix("sqlite:///"))
+    try:
+        if path.exists():
+            path.chmod(0o600)
+        else:
+            path.touch(mode=0o600)
+        found = _version(url)
+        if found is None:
+            _create(url)
+        elif found != schema.HEAD:
+            _migrate(url, path, found)
+    except OperationalError as error:
+        raise StartRefused(f"The database {path} can't be used: {error.orig}.") from None
+    except OSError as error:
+        raise StartRefused(f"The database {path} can't be used: {error}.") from None
+    return Store(url)
+
+
+def _version(url: str) -> str | None:
+    """The migration that the database is at; None for an empty one, '' for one that was never stamped."""
+    engine = _engine(url)
+    try:
+        with engine.connect() as connection:
+            names = inspect(connection).get_table_names()
+            if not names:
+                return None
+            if "alembic_version" not in names:
+                return ""
+            return connection.scalar(select(schema.alembic_version.c.version_num)) or ""
+    finally:
+        engine.dispose()
+
+
+def _create(url: str) -> None:
+    engine = _engine(url)
+    with engine.begin() as connection:
+        schema.metadata.create_all(connection)
+        connection.execute(schema.alembic_version.insert().values(version_num=schema.HEAD))
+    engine.dispose()
+
+
+def _migrate(url: str, path: Path, found: str) -> None:
+    """In a child process, so that Alembic's memory is not the gateway's; after a copy of the file."""
+    copy = path.with_name(f"{path.name}.before-{schema.HEAD}")
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)  # with what is still in the write-ahead log
+    copy.chmod(0o600)
+    log.warning("migrating the database from %s to %s; a copy is %s", found or "no version", schema.HEAD, copy)
+    command = [sys.executable, "-m", "app.store.migrations", url]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=MIGRATE_TIMEOUT_S)
+    if done.returncode:
+        said = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
+        raise StartRefused(
+            f"The database could not be migrated from {found or 'no version'} to {schema.HEAD}: {said[0]} "
+            f"It is unchanged in {copy}; run the gateway version that made it, or move {path} away to begin anew."
+        )
