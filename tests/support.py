@@ -145,7 +145,8 @@ class Client:
     def __init__(self, gateway: Gateway, token: str | None = TOKEN, hello: bool = True, **query: str) -> None:
         args = "&".join(f"{k}={v}" for k, v in {"token": token, **query}.items() if v is not None)
         url = f"ws://127.0.0.1:{gateway.port}/ws?{args}"
-        self.ws: ClientConnection = connect(url, max_size=None, compression=None, proxy=None, open_timeout=40, legacy=True)
+        options = {"max_size": None, "compression": None, "proxy": None, "open_timeout": 40, "legacy": True}
+        self.ws: ClientConnection = connect(url, **options)
         self.seen: list[Any] = []
         self.read = 0  # how many of `seen` next() has handed out
         self.ids = 0
@@ -194,8 +195,9 @@ class Client:
         deadline = time.monotonic() + timeout_s
         at = len(self.seen)
         while True:
-            for message in self.seen[at:]:
+            for i, message in enumerate(self.seen[at:], at):
                 if isinstance(message, dict) and message.get("id") == id and "method" not in message:
+                    self.seen[i] = ("answered", message)  # nobody else waits for it
                     return message
             at = len(self.seen)
             self.recv(max(0.01, deadline - time.monotonic()))

@@ -26,6 +26,9 @@ ROOT = Path(__file__).resolve().parents[2]
 INCLUDES = {"requirements.txt": (), "requirements-dev.txt": ("requirements.txt",)}
 VERSION = f"{sys.version_info[0]}.{sys.version_info[1]}"
 INSTALL_TIMEOUT_S = 1800.0
+# What pip says of a package from an index, and of one that is a file here: its name and, where known, version.
+FETCHING = re.compile(r"Collecting ([\w.-]+)(?:==([^,; ]+))?")
+FETCHING_HERE = re.compile(r"Processing .*?([\w.]+)-([\w.+!]+)-[\w.-]+\.whl")
 SETUP_TIMEOUT_S = 120.0
 
 
@@ -157,10 +160,12 @@ def _fill(root: Path, requirements: str) -> None:
     pip_install(root, ["-r", str(root / requirements)], on_install=lambda names: say(_installing(names)))
     for name in (requirements, *INCLUDES[requirements]):
         _stamp(root, name).write_text(_fingerprint(root, name))
+    say("      .venv is ready")
 
 
 def _installing(names: str) -> str:
-    return f"[3/3] installing {len(names.split(','))} packages: {names}"
+    count = names.count(",") + 1
+    return f"[3/3] installing {count} package{'s' if count > 1 else ''}: {names}"
 
 
 def pip_install(root: Path, what: Sequence[str], on_install: Callable[[str], None] = say) -> None:
@@ -173,9 +178,9 @@ def pip_install(root: Path, what: Sequence[str], on_install: Callable[[str], Non
     reasons = []
 
     def see(line: str) -> None:
-        collecting = re.match(r"Collecting ([\w.-]+)(?:==([^,; ]+))?", line)
-        if collecting:
-            say(f"      {' '.join(filter(None, collecting.groups()))}")
+        fetching = FETCHING.match(line) or FETCHING_HERE.match(line)
+        if fetching:
+            say(f"      {' '.join(filter(None, fetching.groups()))}")
         elif line.startswith("Installing collected packages: "):
             on_install(line.partition(": ")[2].strip())
         elif line.startswith("ERROR: "):

@@ -21,6 +21,7 @@ from app.relay.ring import Entry, Ring, joined, position
 
 MAX_IN_FLIGHT = 64  # an app-server loses requests when more than 128 are in flight
 MAX_QUEUE, MAX_QUEUE_BYTES = 4096, 32 << 20
+RESUME, RESUME_TIMEOUT_S = b"", 15.0  # id of the gateway's own thread/resume requests
 HANDSHAKE = (
     b'{"method":"initialize","id":%d,"params":{"clientInfo":'
     b'{"name":"argus_gateway","title":"Argus Gateway","version":"0.1.0"}}}\n'
@@ -128,27 +129,26 @@ class Core:
 
     def handshake(self, now: float) -> Out:
         """Initialize the app-server, once per life of it."""
-        self.waiting[self.base] = Waiting(None, b"", "initialize", now + self.handshake_timeout_s)
+        self.waiting[self.base] = Waiting(None, b"0", "initialize", now + self.handshake_timeout_s)
         self.next = max(self.next, 1)
         return Out(upstream=[HANDSHAKE % self.base])
 
-    def initialized(self, result: bytes) -> Out:
-        """The handshake's result is known (answered, found in the ring, or stored): go."""
+    def initialized(self, result: bytes, resume: list[str], now: float) -> Out:
+        """The handshake's result is known (answered, found in the ring, or stored): go.
+
+        `resume`: threads that a fresh app-server does not have loaded; what clients ask waits until they are.
+        """
         out = Out(upstream=[INITIALIZED])
+        for thread in reversed(resume):
+            params = msgspec.json.encode({"threadId": thread, "excludeTurns": True})
+            raw = {"method": b'"thread/resume"', "params": params}
+            self.queue.appendleft(Waiting(None, RESUME, "thread/resume", now + RESUME_TIMEOUT_S, raw, thread))
         self.fold.handshake, self.ready, self.down = result, True, None
         for waiter in self.parked:
             frame = text_frame(b'{"id":%s,"result":%s}' % (waiter.id, result))
             out.deliveries.append((waiter.client, frame))
         self.parked.clear()
         self._pump(out)
-        return out
-
-    def ask(self, method: str, params: dict, now: float, timeout_s: float) -> Out:
-        """A request of the gateway's own; its answer is dropped here."""
-        raw = {"method": json.dumps(method).encode(), "params": msgspec.json.encode(params)}
-        waiting = Waiting(None, b"", method, now + timeout_s, raw, params.get("threadId", ""))
-        out = Out()
-        self._enqueue(waiting, out)
         return out
 
     def feed(self, block: bytes) -> Out:
@@ -285,8 +285,10 @@ class Core:
     def _pump(self, out: Out) -> None:
         """Send what may be sent, at most MAX_IN_FLIGHT unanswered at a time."""
         while self.ready and not self.blocked and self.queue and len(self.waiting) < MAX_IN_FLIGHT:
+            if self.queue[0].id != RESUME and any(w.id == RESUME for w in self.waiting.values()):
+                return
             waiting = self.queue.popleft()
-            self.queued_bytes -= waiting.size
+            self.queued_bytes -= waiting.size if waiting.id != RESUME else 0
             self.next = max(self.next, 1)
             id, self.next = self.base + self.next, self.next + 1
             out.upstream.append(encode({**waiting.raw, "id": b"%d" % id}) + b"\n")

@@ -32,7 +32,6 @@ log = logging.getLogger("argus.keeper")
 BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 30.0)
 FAILED_AFTER = 3
 QUICK_S = 5.0  # a link that breaks sooner is not dialled again at once
-RESUME_TIMEOUT_S = 60.0
 RESUME_THREADS = 20  # after a death: the newest
 RESTART = b'{"method":"bridge/restart"}\n'
 
@@ -105,7 +104,9 @@ class Keeper:
                 self._failed_to_connect(f"internal error: {type(error).__name__}")
                 continue
             self._attach, self._failures = attach, 0
-            self._epoch = attach.epoch if attach else secrets.token_hex(6)
+            epoch = attach.epoch if attach else secrets.token_hex(6)
+            self._resume = self._resume or (self._epoch not in ("", epoch))  # a fresh app-server has no thread loaded
+            self._epoch = epoch
             began = monotonic_s()
             self.live.link_up(link, attach, self._epoch, self._backlog_done)
             link.closed.wait()
@@ -183,8 +184,7 @@ class Keeper:
             if attach.state == "failed":
                 self._lost("the agent's process keeps ending; see the session's log", "failed")
         elif known is not None:
-            self.live.perform(core.initialized(known))
-            self._ready()
+            self._ready(known)
         else:
             self.live.perform(core.handshake(monotonic_s()))
         self.up.set()
@@ -196,23 +196,20 @@ class Keeper:
         same = stored["epoch"] == attach.epoch and stored["life"] == self.live.core.fold.life
         return stored["result"].encode() if same else None
 
-    def _ready(self) -> None:
-        """The app-server is initialized: go on with the threads that the death of another cut off."""
-        core = self.live.core
+    def _ready(self, handshake: bytes) -> None:
+        """The app-server is initialized: go on, with the threads that the death of another cut off."""
+        core, resume = self.live.core, []
         if self._resume:
-            self._resume = False
-            for thread in list(core.fold.threads)[-RESUME_THREADS:]:
-                params = {"threadId": thread, "excludeTurns": True}
-                self.live.perform(core.ask("thread/resume", params, monotonic_s(), RESUME_TIMEOUT_S))
+            self._resume, resume = False, list(core.fold.threads)[-RESUME_THREADS:]
+        self.live.perform(core.initialized(handshake, resume, monotonic_s()))
         if self.state in ("restarting", "failed"):
             self.live.perform(core.announce("argus/runtime", {"state": "running", "reason": ""}))
         self._set_state("running", "")
 
     def _on_event(self, event: Event) -> None:
         if event.name == "initialized":
-            self.live.perform(self.live.core.initialized(event.value))
             self._remember_handshake(event.value)
-            self._ready()
+            self._ready(event.value)
         elif event.name == "started":
             if self.up.is_set():
                 self.live.perform(self.live.core.handshake(monotonic_s()))
@@ -228,8 +225,7 @@ class Keeper:
         """Begin with a fresh app-server; clients that wait are told."""
         core, link = self.live.core, self.live.link
         if "Already initialized" in why and core.fold.handshake is not None:
-            self.live.perform(core.initialized(core.fold.handshake))
-            self._ready()
+            self._ready(core.fold.handshake)
             return
         log.warning("session %s: %s", self.row.id, why)
         if "Already initialized" not in why:
