@@ -89,20 +89,22 @@ def _locked(folder: int) -> bool:
     return True
 
 
-def _fingerprint(root: Path, requirements: str) -> str:
+def fingerprint(root: Path, requirements: str) -> str:
+    """What a .venv was made from: the version of Python and the lines of the requirements."""
     digest = hashlib.sha256(VERSION.encode())
     for name in (requirements, *INCLUDES[requirements]):
         digest.update((root / name).read_bytes())
     return digest.hexdigest()
 
 
-def _stamp(root: Path, requirements: str) -> Path:
+def stamp(root: Path, requirements: str) -> Path:
+    """The file in .venv that says what it was filled from; only a job that was finished has it."""
     return root / ".venv" / f"argus-{requirements}.stamp"
 
 
 def _stamped(root: Path, requirements: str) -> bool:
     try:
-        return _stamp(root, requirements).read_text() == _fingerprint(root, requirements)
+        return stamp(root, requirements).read_text() == fingerprint(root, requirements)
     except (OSError, UnicodeDecodeError):
         return False
 
@@ -155,11 +157,11 @@ def _no_venv_module() -> str:
 def _fill(root: Path, requirements: str) -> None:
     """pip installs what the requirements list. The stamps go first, so that a half-done job is done again."""
     for name in INCLUDES:
-        _stamp(root, name).unlink(missing_ok=True)
+        stamp(root, name).unlink(missing_ok=True)
     say(f"[2/3] fetching the packages of {requirements}")
     pip_install(root, ["-r", str(root / requirements)], on_install=lambda names: say(_installing(names)))
     for name in (requirements, *INCLUDES[requirements]):
-        _stamp(root, name).write_text(_fingerprint(root, name))
+        stamp(root, name).write_text(fingerprint(root, name))
     say("      .venv is ready")
 
 

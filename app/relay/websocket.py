@@ -31,6 +31,7 @@ log = logging.getLogger("argus.ws")
 MESSAGE_LIMIT = 16 << 20
 BUFFER_LIMIT = 8 << 20
 PING_AFTER_S = 20.0
+READS_IN_A_ROW = 8
 CLOSE_WAIT_S = 1.0  # how long a peer may take to answer a close frame
 DRAIN_WAIT_S = 30.0  # how long a slow peer that is being closed may stand still with frames still to come
 _open: set[WebSocket] = set()
@@ -42,8 +43,8 @@ class WebSocket:
 
     # fmt: off
     __slots__ = (
-        "__weakref__", "_closed_by_peer", "_closing_at", "_message", "_outbound", "_pinged", "_progress", "_protocol",
-        "_seen", "_sock", "close_code", "close_reason", "limit", "on_overflow",
+        "__weakref__", "_closed_by_peer", "_closing_at", "_failed", "_message", "_outbound", "_pinged", "_progress",
+        "_protocol", "_reads", "_seen", "_sock", "close_code", "close_reason", "limit", "on_overflow",
     )
     # fmt: on
 
@@ -53,7 +54,8 @@ class WebSocket:
         self._outbound = Outbound(sock._sock, buffer_limit, on_gone=self._shutdown)
         self._seen, self._pinged, self._progress = time.monotonic(), False, 0
         self._closing_at: float | None = None
-        self._closed_by_peer = False
+        self._reads = 0
+        self._closed_by_peer = self._failed = False
         self._message = bytearray()
         self.close_code: int | None = None
         self.close_reason = ""
@@ -104,6 +106,9 @@ class WebSocket:
                 if not data:
                     self._closed_by_peer = True
                     raise ConnectionClosed(self.close_code or 1006, self.close_reason)
+                self._reads += 1
+                if self._reads % READS_IN_A_ROW == 0:
+                    gevent.sleep(0)  # a peer that always has more must not starve the others
                 self._seen, self._pinged = time.monotonic(), False
                 self._protocol.receive_bytes(data)
         return None
@@ -147,7 +152,7 @@ class WebSocket:
 
     def _fail(self, code: int, text: str) -> None:
         self.close(code, text)
-        self._closed_by_peer = True  # nothing it still sends is worth waiting for
+        self._failed = True
         raise ConnectionClosed(code, text)
 
     # -- the end
@@ -156,14 +161,27 @@ class WebSocket:
         """Called by the route when the handler is done: close if nobody did, let the peer answer, let go."""
         self.close(1000)
         try:
-            while not self._closed_by_peer:
+            while not self._closed_by_peer and not self._failed:
                 self.receive()
         except ConnectionClosed:
             pass
         while self._outbound.buffered and not self._outbound.closed:  # the ticker ends a peer that stands still
             gevent.sleep(0.05)
+        if self._failed:
+            self._linger()
         _open.discard(self)
         self._outbound.close()
+
+    def _linger(self) -> None:
+        """Read what a peer that broke the rules still sends: closing on unread bytes would reset the connection, and
+        take the close frame with it."""
+        with gevent.Timeout(CLOSE_WAIT_S, False):
+            try:
+                self._sock.shutdown(stdsocket.SHUT_WR)
+                while self._sock.recv(65536):
+                    gevent.sleep(0)
+            except OSError:
+                pass
 
     def _shutdown(self) -> None:
         try:
