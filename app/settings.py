@@ -208,7 +208,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         try:
             values[row.name] = kind.parse(text)
         except (ValueError, TypeError):
-            shown = "its value" if kind is SECRET else repr(text)
+            shown = "its value" if kind in (SECRET, UPSTREAMS) else repr(text)
             raise StartRefused(f"{name}: {shown} is not allowed; it must be {kind.allowed}.") from None
     return Settings(**values)
 

@@ -224,8 +224,8 @@ def _run(
     try:
         with process:
             for line in process.stdout or ():
-                lines.append(line.rstrip("\n"))
-                see(line)
+                lines.append(line.rstrip())
+                see(lines[-1])
     except BaseException:
         # Ctrl-C, above all: what we started must not go on alone.
         process.kill()

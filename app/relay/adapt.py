@@ -19,8 +19,8 @@ class Traits:
     workspace: str | None = None  # container paths are mapped to this one
 
 
-def adapt(method: str, params: dict[str, Any], traits: Traits) -> dict[str, Any] | None:
-    """The changed params, or None if they stay as they are.
+def adapt(method: str, params: dict[str, Any], traits: Traits) -> dict[str, Any]:
+    """The params to replace, by name; empty if all stay as they are.
 
     Paths below the container's workspace become paths below the session's (DESIGN D7). In a container `sandbox` and
     `sandboxPolicy` become full access, because the container is the boundary; approvalPolicy is left alone.
@@ -36,7 +36,7 @@ def adapt(method: str, params: dict[str, Any], traits: Traits) -> dict[str, Any]
             changed["sandbox"] = "danger-full-access"
         if method == "turn/start" and params.get("sandboxPolicy") is not None:
             changed["sandboxPolicy"] = {"type": "dangerFullAccess"}
-    return {**params, **changed} if changed else None
+    return changed
 
 
 def map_path(path: str, workspace: str) -> str:

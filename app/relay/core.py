@@ -14,13 +14,25 @@ import msgspec
 
 from app.errors import RPC_DEADLINE, RPC_INVALID, RPC_OVERLOADED, RPC_UNAVAILABLE
 from app.relay.adapt import Traits, adapt
-from app.relay.fold import LINK_IDS, PLAIN_BASE, Answer, Event, Fold, ServerRequest, answer_of, gateway_frame
+from app.relay.fold import (
+    LINK_IDS,
+    PLAIN_BASE,
+    Answer,
+    Event,
+    Fold,
+    ServerRequest,
+    answer_of,
+    gateway_frame,
+    number_of,
+    settled_frame,
+)
 from app.relay.frames import text_frame
 from app.relay.inbound import Frame, encode, top_level
 from app.relay.ring import Entry, Ring, joined, position
 
 MAX_IN_FLIGHT = 64  # an app-server loses requests when more than 128 are in flight
 MAX_QUEUE, MAX_QUEUE_BYTES = 4096, 32 << 20
+MAX_OWN_TIMEOUT_MS = 24 * 3600 * 1000  # the longest that a client may ask for
 RESUME, RESUME_TIMEOUT_S = b"", 15.0  # id of the gateway's own thread/resume requests
 HANDSHAKE = (
     b'{"method":"initialize","id":%d,"params":{"clientInfo":'
@@ -104,7 +116,7 @@ class Core:
         out = Out()
         fold.plain, self.down = link is None, None
         if not first_ever and epoch != fold.epoch:
-            self._broadcast(out, fold.lost("the runtime was replaced", "restarting"))
+            self._cut_off(out, "the runtime was replaced", "restarting")
         fold.begin(epoch, seq, floor)
         if first_ever:
             self.unseen = position(fold.generation, seq if sent is None else sent)
@@ -122,7 +134,7 @@ class Core:
     def lost(self, reason: str, state: str) -> Out:
         """The runtime is gone (no bridge told us): end turns and questions, tell the clients."""
         out = self.unlinked(reason)
-        self._broadcast(out, self.fold.lost(reason, state))
+        self._cut_off(out, reason, state)
         if state in ("failed", "stopped"):
             self._refuse_all(out, reason)
         return out
@@ -142,7 +154,9 @@ class Core:
         for thread in reversed(resume):
             params = msgspec.json.encode({"threadId": thread, "excludeTurns": True})
             raw = {"method": b'"thread/resume"', "params": params}
-            self.queue.appendleft(Waiting(None, RESUME, "thread/resume", now + RESUME_TIMEOUT_S, raw, thread))
+            waiting = Waiting(None, RESUME, "thread/resume", now + RESUME_TIMEOUT_S, raw, thread)
+            self.queue.appendleft(waiting)
+            self.queued_bytes += waiting.size
         self.fold.handshake, self.ready, self.down = result, True, None
         for waiter in self.parked:
             frame = text_frame(b'{"id":%s,"result":%s}' % (waiter.id, result))
@@ -240,7 +254,7 @@ class Core:
             self._refuse(out, key, frame.id, RPC_INVALID, "bridge/ methods are the gateway's own")
         elif method == "initialize":
             self._client_initializes(key, frame, now, timeout_s, out)
-        elif method == "initialized":
+        elif method == "initialized" and frame.id is None:
             pass
         elif frame.id is None:
             if self.ready and not self.blocked:
@@ -263,13 +277,16 @@ class Core:
                 out.events.append(Event("owner", (thread, key)))
         own_limit = frame.params.get("timeoutMs")
         if method == "command/exec" and isinstance(own_limit, int):
-            timeout_s = max(timeout_s, own_limit / 1000 + 10)
+            timeout_s = max(timeout_s, min(own_limit, MAX_OWN_TIMEOUT_MS) / 1000 + 10)
         waiting = Waiting(key, frame.id or b"null", method, now + timeout_s, self._adapted(frame), thread)
         self._enqueue(waiting, out)
 
     def _adapted(self, frame: Frame) -> dict[str, bytes]:
         changed = adapt(frame.method or "", frame.params, self.traits)
-        return frame.raw if changed is None else {**frame.raw, "params": msgspec.json.encode(changed)}
+        if not changed:
+            return frame.raw
+        new = {name: msgspec.json.encode(value) for name, value in changed.items()}
+        return {**frame.raw, "params": encode({**top_level(frame.raw["params"]), **new})}
 
     def _enqueue(self, waiting: Waiting, out: Out) -> None:
         full = len(self.queue) >= MAX_QUEUE or self.queued_bytes + waiting.size > MAX_QUEUE_BYTES
@@ -288,7 +305,7 @@ class Core:
             if self.queue[0].id != RESUME and any(w.id == RESUME for w in self.waiting.values()):
                 return
             waiting = self.queue.popleft()
-            self.queued_bytes -= waiting.size if waiting.id != RESUME else 0
+            self.queued_bytes -= waiting.size
             self.next = max(self.next, 1)
             id, self.next = self.base + self.next, self.next + 1
             out.upstream.append(encode({**waiting.raw, "id": b"%d" % id}) + b"\n")
@@ -316,7 +333,7 @@ class Core:
             out.upstream.append(encode(frame.raw) + b"\n")
 
     def _answered(self, answer: Answer, out: Out) -> None:
-        id = int(answer.id) if answer.id.isdigit() else -1
+        id = number_of(answer.id)
         waiting = self.waiting.pop(id, None)
         if waiting is None:
             return
@@ -329,8 +346,10 @@ class Core:
             else:
                 said = b"{}" if parsed.error is msgspec.UNSET else bytes(parsed.error)
                 self._handshake_failed(out, f"the agent refused initialize: {said.decode('utf-8', 'replace')[:500]}")
-        elif waiting.method == "thread/resume" and waiting.thread and self.fold.know(waiting.thread):
-            out.events.append(Event("thread", waiting.thread))
+        elif waiting.method == "thread/resume" and waiting.thread:
+            resumed = answer_of(answer.line).error is msgspec.UNSET
+            if resumed and self.fold.know(waiting.thread):
+                out.events.append(Event("thread", waiting.thread))
         self._pump(out)
 
     def _handshake_failed(self, out: Out, why: str) -> None:
@@ -338,7 +357,7 @@ class Core:
 
     def _happened(self, event: Event, out: Out) -> None:
         if event.name == "turn_completed":
-            self.owners.pop(event.value, None)
+            self._turn_over(event.value)
         elif event.name == "exited":
             self.ready = False
             self._fail_in_flight(out, "the agent's process ended before it answered")
@@ -350,6 +369,18 @@ class Core:
             out.events.append(event)
         else:
             out.events.append(event)
+
+    def _cut_off(self, out: Out, reason: str, state: str) -> None:
+        threads = list(self.fold.turns)
+        self._broadcast(out, self.fold.lost(reason, state))
+        for thread in threads:
+            self._turn_over(thread)
+
+    def _turn_over(self, thread: str) -> None:
+        """The turn's owner has no more to do with the thread, unless a next turn was asked for meanwhile."""
+        asked = (w for w in (*self.waiting.values(), *self.queue) if w.method == "turn/start")
+        if not any(waiting.thread == thread for waiting in asked):
+            self.owners.pop(thread, None)
 
     def _ask_client(self, request: ServerRequest, out: Out) -> None:
         to, owner = self._addressee(request), self.owners.get(request.thread)
@@ -374,8 +405,7 @@ class Core:
             before = request.to
             self._ask_client(request, out)
             if before in self.clients and before != request.to:
-                gone = {"threadId": request.thread, "requestId": json.loads(request.id)}
-                out.deliveries.append((before, gateway_frame("serverRequest/resolved", gone)))
+                out.deliveries.append((before, settled_frame(request)))
             if request.to not in self.clients:
                 request.to = None
         return requests

@@ -5,6 +5,7 @@ server requests, known threads, the handshake's result. Nothing else keeps a cop
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +36,9 @@ class _Params(msgspec.Struct):
     turn: _Named | None = None
     thread: _Named | None = None
     requestId: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Life(msgspec.Struct):  # apart: an app-server may use these names for something else
     life: int = 0
     code: int | None = None
     signal: int | None = None
@@ -47,6 +51,10 @@ class _Note(msgspec.Struct):
     params: _Params = msgspec.field(default_factory=_Params)
 
 
+class _LifeNote(msgspec.Struct):
+    params: _Life = msgspec.field(default_factory=_Life)
+
+
 class _Answer(msgspec.Struct):
     result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     error: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
@@ -54,6 +62,7 @@ class _Answer(msgspec.Struct):
 
 envelope_of = msgspec.json.Decoder(Envelope).decode
 _note_of = msgspec.json.Decoder(_Note).decode
+_life_note_of = msgspec.json.Decoder(_LifeNote).decode
 answer_of = msgspec.json.Decoder(_Answer).decode
 
 
@@ -93,6 +102,17 @@ def gateway_frame(method: str, params: dict[str, Any]) -> bytes:
     return text_frame(json.dumps({"method": method, "params": params}, separators=(",", ":")).encode())
 
 
+def settled_frame(request: ServerRequest) -> bytes:
+    """What a client is told when a question needs no answer any more; its id as the app-server wrote it."""
+    params = b'{"threadId":%s,"requestId":%s}' % (json.dumps(request.thread).encode(), request.id)
+    return text_frame(b'{"method":"serverRequest/resolved","params":%s}' % params)
+
+
+def number_of(id: bytes) -> int:
+    """A request id of the gateway's own as a number; -1 for any other id."""
+    return int(id) if len(id) < 20 and id.isdigit() else -1
+
+
 @dataclass
 class Fold:
     """Stream state of one session. `feed` takes whole lines and says what came of them, in order."""
@@ -102,6 +122,7 @@ class Fold:
     epoch: str = ""
     epochs: dict[str, int] = field(default_factory=dict)
     seq: int = 0
+    skip: int = 0  # lines to come that an earlier link has brought already
     newest_own: int = 0
     plain: bool = False
     life: int = 0
@@ -121,19 +142,19 @@ class Fold:
             self.epoch = epoch
             self.generation += 1
             self.epochs[epoch] = self.generation
-            whole = self.generation > 1 and floor_seq == 0
+            whole, self.skip, self.seq = self.generation > 1 and floor_seq == 0, 0, seq
         else:
-            whole = seq <= self.seq
+            whole, self.skip = seq <= self.seq, max(0, self.seq - seq)
         if not whole:  # lines were lost in between
             self.ring.trim(-1)
             self.ring.floor = position(self.generation, floor_seq)
-        self.seq = seq
+        self.seq = max(self.seq, seq)
 
     def locate(self, cursor: str) -> int | None:
         """The position that a client's cursor names, or None if it can't be resumed from."""
         epoch, _, number = cursor.rpartition(":")
         generation = self.epochs.get(epoch)
-        if generation is None or not (number.isascii() and number.isdigit() and len(number) < 15):
+        if generation is None or not (number.isascii() and number.isdigit() and len(number) < 14):
             return None
         where = position(generation, int(number))
         return where if self.ring.floor <= where <= self.head else None
@@ -147,6 +168,8 @@ class Fold:
         """Fold whole lines in."""
         if not block.isascii():
             block = _as_utf8(block)
+        if self.skip:
+            block = self._skipped(block)
         pieces: list[Piece] = []
         run: list[Entry] | None = None
         append, base, seq = self.ring.append, position(self.generation, 0), self.seq
@@ -177,12 +200,16 @@ class Fold:
         self.seq = seq
         return pieces
 
+    def _skipped(self, block: bytes) -> bytes:
+        lines = block.split(b"\n")
+        known = min(self.skip, len(lines) - 1)
+        self.skip -= known
+        return b"\n".join(lines[known:])
+
     def lost(self, reason: str, state: str) -> list[Entry]:
         """The app-server is gone: end what hung on it, in frames of the gateway's own."""
         frames = [gateway_frame("argus/runtime", {"state": state, "reason": reason})]
-        for request in self.requests.values():
-            raw = json.loads(request.id)
-            frames.append(gateway_frame("serverRequest/resolved", {"threadId": request.thread, "requestId": raw}))
+        frames += [settled_frame(request) for request in self.requests.values()]
         for thread, turn in self.turns.items():
             ended = {"id": turn, "items": [], "itemsView": "summary", "status": "interrupted", "error": None}
             frames.append(gateway_frame("turn/completed", {"threadId": thread, "turn": ended}))
@@ -218,10 +245,9 @@ class Fold:
         if method is None or (raw and raw == b"null") or (raw and method in WATCHED):
             self.ring.append(entry)
             return [[entry]]
-        try:
-            params = _note_of(line).params
-        except msgspec.MsgspecError:
-            params = _Params()
+        if not raw and method.startswith("bridge/"):
+            return WATCHED[method](self, _read(_life_note_of, line, _Life), entry)
+        params = _read(_note_of, line, _Params)
         if raw:
             request = ServerRequest(raw, method, params.threadId, params.turnId, entry[1])
             self.requests.setdefault(raw, request)
@@ -229,7 +255,7 @@ class Fold:
         return WATCHED[method](self, params, entry)
 
     def _answer(self, raw: bytes, line: bytes) -> list[Piece]:
-        id = int(raw) if raw.isdigit() else -1
+        id = number_of(raw)
         if id == PLAIN_BASE if self.plain else id >= LINK_IDS and id % LINK_IDS == 0:
             result = answer_of(line).result
             if result is not msgspec.UNSET:
@@ -241,6 +267,8 @@ class Fold:
         return [entry]
 
     def _turn_started(self, params: _Params, entry: Entry) -> list[Piece]:
+        if not params.threadId:
+            return [self._broadcast(entry)]
         turn = params.turnId or (params.turn.id if params.turn else "")
         self.turns[params.threadId] = turn
         pieces: list[Piece] = [Event("thread", params.threadId)] if self.know(params.threadId) else []
@@ -268,10 +296,11 @@ class Fold:
         self.threads.pop(params.threadId, None)
         return [Event("thread_gone", params.threadId), self._broadcast(entry)]
 
-    def _exited(self, params: _Params, entry: Entry) -> list[Piece]:
-        return [self.lost(exit_text(params), params.state or "restarting"), Event("exited", params.state)]
+    def _exited(self, params: _Life, entry: Entry) -> list[Piece]:
+        over = [Event("turn_completed", thread) for thread in self.turns]
+        return [self.lost(exit_text(params), params.state or "restarting"), Event("exited", params.state), *over]
 
-    def _started(self, params: _Params, entry: Entry) -> list[Piece]:
+    def _started(self, params: _Life, entry: Entry) -> list[Piece]:
         self.life, self.handshake = params.life, None
         return [Event("started", params.life)]
 
@@ -288,7 +317,14 @@ WATCHED = {
 }
 
 
-def exit_text(params: _Params) -> str:
+def _read(decode: Callable[[bytes], Any], line: bytes, empty: Callable[[], Any]) -> Any:
+    try:
+        return decode(line).params
+    except msgspec.MsgspecError:
+        return empty()
+
+
+def exit_text(params: _Life) -> str:
     """How the app-server ended, in words for a person, with the last it said."""
     if params.signal is not None:
         how = f"killed by signal {params.signal}"

@@ -7,8 +7,9 @@ from collections import deque
 from app.relay.frames import payload_of, text_frame
 
 # A position: which epoch of this gateway life, line number in it, and 0 for the line itself or a count for the frames
-# of the gateway's own that came behind it.
-EPOCH_SHIFT, LINE_SHIFT = 52, 8
+# of the gateway's own that came behind it: room for 2**44 lines, and 2**20 frames behind each (a runtime that stays
+# away gets one at every attempt to reach it).
+EPOCH_SHIFT, LINE_SHIFT = 64, 20
 
 # A kept frame: its position, its bytes, and whether it is an upstream line that may carry `seq`.
 Entry = tuple[int, bytes, bool]
@@ -24,7 +25,7 @@ def numbered(entry: Entry) -> bytes:
     where, frame, is_line = entry
     if not is_line:
         return frame
-    body = payload_of(frame).rstrip()
+    body = payload_of(frame).strip()
     comma = b"" if body[:-1].rstrip() == b"{" else b","
     seq = (where & ((1 << EPOCH_SHIFT) - 1)) >> LINE_SHIFT
     return text_frame(b'%s%s"seq":%d}' % (body[:-1], comma, seq))

@@ -108,7 +108,8 @@ def origin_allowed(origin: str, host: str, allowed: tuple[str, ...]) -> bool:
 def _host_name(host: str) -> str:
     name = host.strip().lower()
     if name.startswith("["):
-        return name[1:].partition("]")[0]
+        address, _, rest = name[1:].partition("]")
+        return address if not rest or rest.startswith(":") else name
     return name.rpartition(":")[0] if ":" in name else name
 
 
