@@ -22,6 +22,11 @@ def main(argv: Sequence[str]) -> int:
     except ArgusError as error:
         print(f"argus: {error.text}", file=sys.stderr)
         return 1
+    except OSError as error:
+        # What no command foresaw of files: another user's folder, a full disk, a read-only one.
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"argus: {where}{error.strerror or error}; mend that and run it again.", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("argus: stopped; run it again to go on.", file=sys.stderr)
         return 130

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.clock import monotonic_s
-from app.relay.core import Core, Out, error_frame
+from app.relay.core import Core
 from app.relay.fold import Event
 from app.relay.frames import text_frame
 from app.relay.inbound import BadFrame, Frame
 from app.relay.link import Attach, Link
+from app.relay.messages import Out, error_frame
 from app.relay.ring import Entry, joined
 from app.relay.websocket import WebSocket
 

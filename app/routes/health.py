@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Blueprint, Response, jsonify
-from sqlalchemy import text
 
 from app.errors import Unavailable
 from app.routes.policy import public, services
@@ -26,7 +25,7 @@ def readyz() -> Any:
     """200 `{"ok", "checks"}` when the gateway can work, 503 with what fails."""
     checks = {"database": "ok"}
     try:
-        services().store.run(lambda db: db.execute(text("SELECT 1 FROM gateway")).scalar())
+        services().store.check()
     except Unavailable as error:
         checks["database"] = error.text
     ok = all(state == "ok" for state in checks.values())

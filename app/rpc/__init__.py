@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.errors import RPC_NO_METHOD, ArgusError
-from app.relay.core import error_frame
 from app.relay.frames import text_frame
 from app.relay.inbound import Frame
+from app.relay.messages import error_frame
 from app.services.auth import Principal
 
 

@@ -46,6 +46,10 @@ class Store:
             log.error("the database refused: %s", error.orig)
             raise Unavailable(f"the gateway's database refused: {error.orig}") from None
 
+    def check(self) -> None:
+        """Whether it answers. Raises Unavailable."""
+        self.run(lambda db: db.scalar(select(schema.gateway.c.term)))
+
     def _transact(self, work: Callable[[Connection], T]) -> T:
         with self._engine.begin() as connection:
             return work(connection)
