@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 
+import msgspec
+
+from app.errors import RPC_UNAVAILABLE
 from app.relay.fold import Event
 from app.relay.frames import text_frame
 from app.relay.inbound import encode, top_level
@@ -54,4 +57,7 @@ def error_frame(id: bytes, code: int, text: str) -> bytes:
 
 def answer_frame(line: bytes, id: bytes) -> bytes:
     """A response line as a frame, under another id, all else to the byte."""
-    return text_frame(encode({**top_level(line), "id": id}))
+    try:
+        return text_frame(encode({**top_level(line), "id": id}))
+    except msgspec.MsgspecError:
+        return error_frame(id, RPC_UNAVAILABLE, "the agent's answer is not JSON")

@@ -157,7 +157,10 @@ class Keeper:
         if handle != self._handle:
             self._handle = handle
             stored = json.dumps(handle)
-            self._store.run(lambda db: sessions.change(db, self.row.id, handle=stored))
+            if not self._store.run(lambda db: sessions.change(db, self.row.id, handle=stored)):
+                self._wanted = False  # it was deleted meanwhile
+                self._provisioner.stop(handle)
+                raise Unavailable("the session was deleted")
         return handle
 
     def _dial(self, handle: Handle, after: int) -> tuple[Link, Attach | None]:

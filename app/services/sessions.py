@@ -99,9 +99,20 @@ class Sessions:
         secret = (static.secret_of(chosen) if static else None) or secrets.token_urlsafe(24)
         now = now_ms()
         row = SessionRow(
-            uuid.uuid4().hex[:12], name or "upstream", title[:TITLE_MAX], principal.name, self._provisioner.name, chosen,
-            None, secret, "created", "", None, now, now,
-        )  # fmt: skip
+            id=uuid.uuid4().hex[:12],
+            agent=name or "upstream",
+            title=title[:TITLE_MAX],
+            owner=principal.name,
+            provisioner=self._provisioner.name,
+            upstream=chosen,
+            handle=None,
+            secret=secret,
+            state="created",
+            reason="",
+            initialize=None,
+            created_at_ms=now,
+            active_at_ms=now,
+        )
         limit = self._settings.max_sessions
 
         def insert(db) -> None:

@@ -63,9 +63,9 @@ def count_of(db: Connection, owner: str) -> int:
     return db.scalar(select(func.count()).select_from(sessions).where(sessions.c.owner == owner)) or 0
 
 
-def change(db: Connection, id: str, **values: Any) -> None:
-    """Change columns of a session; nothing happens if it is gone."""
-    db.execute(update(sessions).where(sessions.c.id == id).values(**values))
+def change(db: Connection, id: str, **values: Any) -> bool:
+    """Change columns of a session; False if it is gone."""
+    return db.execute(update(sessions).where(sessions.c.id == id).values(**values)).rowcount == 1
 
 
 def remove(db: Connection, id: str) -> bool:
