@@ -176,7 +176,7 @@ def test_failures_are_slowed_and_the_owner_is_not(own_gateway: Gateway) -> None:
     assert _timed(lambda: bare(own_gateway, "GET", "/sessions", **header)) < waits[-1]
 
 
-def _timed(call) -> float:  # noqa: ANN001
+def _timed(call) -> float:
     began = time.monotonic()
     call()
     return time.monotonic() - began

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import time
@@ -22,6 +23,7 @@ from wsproto.events import (
 from wsproto.utilities import ProtocolError
 
 BLOCK = 65536
+CLOSE_TIMEOUT_S = 1.0
 
 
 class PipeEnded(Exception):
@@ -122,6 +124,15 @@ class WebSocket(Pipe):
         while not self._messages:
             self._take()
         return self._messages.pop(0)
+
+    def close(self) -> None:
+        """The closing handshake, if the other side has a second for it."""
+        self.deadline = time.monotonic() + CLOSE_TIMEOUT_S
+        with contextlib.suppress(PipeEnded, ProtocolError):
+            self._write(self._protocol.send(CloseConnection(code=1000)))
+            while True:
+                self._take()
+        super().close()
 
     def _take(self) -> None:
         """Whatever comes next from the network."""

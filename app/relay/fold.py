@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from app.relay.frames import text_frame
-from app.relay.ring import LINE_SHIFT, Entry, Ring, position
+from app.relay.ring import EPOCH_SHIFT, LINE_SHIFT, Entry, Ring, position
 
 LINK_IDS = 2**31  # a link's requests are numbered link * 2**31 + n; n = 0 is the handshake
 PLAIN_BASE = 1_000_000_000  # first id on a plain link
@@ -160,9 +160,11 @@ class Fold:
         return where if self.ring.floor <= where <= self.head else None
 
     def cursor(self, where: int) -> str:
-        """The cursor for a position of the present epoch; older ones become its beginning."""
-        seq = (where - position(self.generation, 0)) >> LINE_SHIFT
-        return f"{self.epoch}:{max(0, seq)}"
+        """The cursor for a position, in the words of its own epoch."""
+        for epoch, generation in self.epochs.items():
+            if generation == where >> EPOCH_SHIFT:
+                return f"{epoch}:{(where - position(generation, 0)) >> LINE_SHIFT}"
+        return f"{self.epoch}:0"
 
     def feed(self, block: bytes) -> list[Piece]:
         """Fold whole lines in."""
