@@ -13,11 +13,11 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from gevent.threadpool import ThreadPool
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, select
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from app.errors import StartRefused, Unavailable
 from app.store import schema
@@ -25,6 +25,7 @@ from app.store import schema
 log = logging.getLogger("argus.store")
 T = TypeVar("T")
 MIGRATE_TIMEOUT_S = 600
+LOCKED_S = 5.0  # how long another process may lock the file
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -42,7 +43,9 @@ class Store:
         """
         try:
             return self._pool.apply(self._transact, (work,))
-        except OperationalError as error:
+        except IntegrityError:
+            raise
+        except DatabaseError as error:
             log.error("the database refused: %s", error.orig)
             raise Unavailable(f"the gateway's database refused: {error.orig}") from None
 
@@ -61,10 +64,10 @@ class Store:
 
 
 def _engine(url: str) -> Engine:
-    engine = create_engine(url, connect_args={"timeout": 5.0})
+    engine = create_engine(url, connect_args={"timeout": LOCKED_S})
 
     @event.listens_for(engine, "connect")
-    def _configure(connection, record):
+    def _configure(connection: Any, record: Any) -> None:
         cursor = connection.cursor()
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA synchronous=FULL")  # a power cut must not take back what was acknowledged
@@ -90,7 +93,7 @@ def open_store(url: str) -> Store:
             _create(url)
         elif found != schema.HEAD:
             _migrate(url, path, found)
-    except OperationalError as error:
+    except DatabaseError as error:
         raise StartRefused(f"The database {path} can't be used: {error.orig}.") from None
     except OSError as error:
         raise StartRefused(f"The database {path} can't be used: {error}.") from None

@@ -1,0 +1,174 @@
+"""The database: made, stamped, migrated, one door, nothing taken back."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import gevent
+import pytest
+from sqlalchemy import create_engine, inspect
+from support import ROOT
+
+from app.errors import StartRefused, Unavailable
+from app.store import schema, sessions, tokens
+from app.store.database import Store, open_store
+from app.store.sessions import SessionRow
+from app.store.tokens import TokenRow
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "argus.db"
+
+
+@pytest.fixture
+def store(path: Path):
+    opened = open_store(f"sqlite:///{path}")
+    yield opened
+    opened.close()
+
+
+def row(id: str = "s1", **values) -> SessionRow:
+    given = {
+        "id": id, "agent": "demo", "title": "", "owner": "operator", "provisioner": "process", "upstream": "",
+        "handle": None, "secret": "x", "state": "created", "reason": "", "initialize": None, "created_at_ms": 1,
+        "active_at_ms": 1,
+    }  # fmt: skip
+    return SessionRow(**{**given, **values})
+
+
+def tables(path: Path) -> dict[str, set[str]]:
+    engine = create_engine(f"sqlite:///{path}")
+    found = inspect(engine)
+    columns = {
+        t: {f"{c['name']} {c['type']} {c['nullable']}" for c in found.get_columns(t)} for t in found.get_table_names()
+    }
+    engine.dispose()
+    return columns
+
+
+def migrate(path: Path, revision: str = "head") -> None:
+    command = [sys.executable, "-m", "app.store.migrations", f"sqlite:///{path}", revision]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+
+
+def test_a_new_database_is_stamped_and_private(store: Store, path: Path) -> None:
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with sqlite3.connect(path) as db:
+        assert db.execute("SELECT version_num FROM alembic_version").fetchall() == [(schema.HEAD,)]
+        assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    db.close()
+
+
+def test_migrations_make_what_the_metadata_makes(store: Store, path: Path, tmp_path: Path) -> None:
+    other = tmp_path / "migrated.db"
+    migrate(other)
+    assert tables(other) == tables(path)
+
+
+def test_head_is_the_newest_migration() -> None:
+    scripts = sorted(p.stem.split("_")[0] for p in (ROOT / "app/store/migrations/versions").glob("[0-9]*.py"))
+    assert scripts[-1] == schema.HEAD
+
+
+def test_an_older_database_is_migrated_after_a_copy(path: Path) -> None:
+    migrate(path)
+    migrate(path, "base")
+    store = open_store(f"sqlite:///{path}")
+    assert store.run(sessions.next_term) == 1
+    store.close()
+    assert path.with_name(f"argus.db.before-{schema.HEAD}").exists()
+
+
+def test_a_database_of_a_newer_version_stops_the_start(store: Store, path: Path) -> None:
+    store.run(lambda db: db.execute(schema.alembic_version.update().values(version_num="9999")))
+    with pytest.raises(StartRefused) as refused:
+        open_store(f"sqlite:///{path}")
+    assert "9999" in refused.value.text and "run the gateway version that made it" in refused.value.text
+
+
+def test_a_file_that_is_no_database_stops_the_start(path: Path) -> None:
+    path.write_bytes(b"not a database at all" * 100)
+    with pytest.raises(StartRefused) as refused:
+        open_store(f"sqlite:///{path}")
+    assert str(path) in refused.value.text
+
+
+def test_terms_grow(store: Store) -> None:
+    assert [store.run(sessions.next_term) for _ in range(3)] == [1, 2, 3]
+
+
+def test_a_transaction_is_whole_or_nothing(store: Store) -> None:
+    def half(db) -> None:
+        sessions.add(db, row())
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        store.run(half)
+    assert store.run(sessions.all_rows) == []
+
+
+def test_sessions_are_stored_changed_counted_and_removed(store: Store) -> None:
+    store.run(lambda db: sessions.add(db, row("a", active_at_ms=1)))
+    store.run(lambda db: sessions.add(db, row("b", active_at_ms=2, owner="other")))
+    assert [r.id for r in store.run(sessions.all_rows)] == ["b", "a"]
+    assert store.run(lambda db: sessions.count_of(db, "operator")) == 1
+    assert store.run(lambda db: sessions.change(db, "a", state="running"))
+    assert not store.run(lambda db: sessions.change(db, "none", state="running"))
+    assert store.run(lambda db: sessions.get(db, "a")).state == "running"
+    store.run(lambda db: sessions.know_thread(db, "a", "t", 1, "key"))
+    assert store.run(lambda db: sessions.remove(db, "a")) and not store.run(lambda db: sessions.remove(db, "a"))
+    assert store.run(lambda db: sessions.known_threads(db, "a")) == {}
+
+
+def test_threads_are_remembered_with_their_owner_the_newest_last(store: Store) -> None:
+    store.run(lambda db: sessions.add(db, row("a")))
+    for n in range(sessions.MAX_THREADS + 5):
+        store.run(lambda db, n=n: sessions.know_thread(db, "a", f"t{n}", n, f"k{n}"))
+    store.run(lambda db: sessions.know_thread(db, "a", "t10", 10_000))
+    known = store.run(lambda db: sessions.known_threads(db, "a"))
+    assert len(known) == sessions.MAX_THREADS and list(known)[-1] == "t10" and known["t10"] == "k10"
+    store.run(lambda db: sessions.know_thread(db, "gone", "t", 1))
+    store.run(lambda db: sessions.forget_thread(db, "a", "t10"))
+    assert "t10" not in store.run(lambda db: sessions.known_threads(db, "a"))
+
+
+def test_a_one_time_token_is_taken_once_even_by_many_at_once(store: Store) -> None:
+    store.run(lambda db: tokens.add(db, TokenRow("1", "hash", "ticket", None, "", 1, 100)))
+    jobs = [gevent.spawn(store.run, lambda db: tokens.take(db, "hash", "ticket", 50)) for _ in range(20)]
+    gevent.joinall(jobs, timeout=10)
+    assert sorted(job.value for job in jobs) == [False] * 19 + [True]
+
+
+def test_expired_tokens_are_nobodys_and_swept(store: Store) -> None:
+    store.run(lambda db: tokens.add(db, TokenRow("1", "old", "page", None, "", 1, 100)))
+    assert store.run(lambda db: tokens.find(db, "old", 99)).id == "1"
+    assert store.run(lambda db: tokens.find(db, "old", 100)) is None
+    store.run(lambda db: tokens.add(db, TokenRow("2", "new", "page", None, "", 200, 300)))
+    assert [r.id for r in store.run(lambda db: tokens.all_rows(db, 0))] == ["2"]
+
+
+def test_a_locked_database_is_unavailable_with_a_reason(store: Store, path: Path) -> None:
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(Unavailable) as refused:
+        store.run(lambda db: sessions.add(db, row()))
+    assert "locked" in refused.value.text
+    other.execute("ROLLBACK")
+    other.close()
+    store.run(lambda db: sessions.add(db, row()))
+
+
+def test_what_was_committed_is_in_a_copy_of_the_files(store: Store, path: Path, tmp_path: Path) -> None:
+    for n in range(50):
+        store.run(lambda db, n=n: sessions.add(db, row(f"s{n}")))
+        copy = tmp_path / f"copy{n}.db"
+        for suffix in ("", "-wal"):
+            copy.with_name(copy.name + suffix).write_bytes(path.with_name(path.name + suffix).read_bytes())
+        with sqlite3.connect(copy) as db:
+            assert db.execute("SELECT count(*) FROM sessions").fetchone() == (n + 1,)
+        db.close()
