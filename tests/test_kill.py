@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sqlite3
 import time
 from pathlib import Path
 
@@ -84,8 +85,6 @@ def test_an_approval_that_waited_through_the_gateways_death_can_be_answered(own_
 
 
 def _owner_is_stored(gateway: Gateway, session: str, thread: str) -> bool:
-    import sqlite3
-
     with sqlite3.connect(gateway.home / "gateway" / "argus.db") as db:
         rows = db.execute("SELECT owner FROM threads WHERE session_id=? AND thread_id=?", (session, thread)).fetchall()
     db.close()
@@ -208,3 +207,17 @@ def test_half_a_gateway_killed_comes_back_or_goes_whole(own_gateway: Gateway, wh
     back = returns(own_gateway, client)
     back.note("turn/completed")
     assert client.text() + back.text() == NUMBERS
+
+
+def test_a_session_killed_before_its_start_was_stored_is_taken_up(own_gateway: Gateway) -> None:
+    client = own_gateway.client()
+    client.ready()
+    before = own_gateway.pids_of("bridge.py")
+    own_gateway.kill()
+    with sqlite3.connect(own_gateway.home / "gateway" / "argus.db") as db:
+        db.execute("UPDATE sessions SET handle=NULL, state='created', initialize=NULL")
+    db.close()
+    own_gateway.start()
+    until(lambda: _running(own_gateway, client.session))
+    assert own_gateway.client(session=client.session).result("thread/list")["data"]
+    assert own_gateway.pids_of("bridge.py") == before

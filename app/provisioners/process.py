@@ -1,13 +1,16 @@
 """Runtimes as processes of this machine: the bridge and its app-server in a process session of their own.
 
-They outlive the gateway. A runtime is known by the socket that answers attach with the session's secret; pid, start
-time and boot id only serve to send signals to the right process. Nothing isolates the agent here: docs/security.md.
+They outlive the gateway. A runtime is found by its socket, and by two variables in the environment of all that it
+starts; pid, start time and boot id serve to send signals to the right process. Nothing isolates the agent here:
+docs/security.md.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
+import logging
 import os
 import shutil
 import signal
@@ -24,8 +27,10 @@ import gevent
 
 from app.errors import Unavailable
 from app.provisioners import Handle, Spec, session_dir
-from app.provisioners.processes import Identity, identify, is_running, members, signal_all
+from app.provisioners.processes import Identity, identify, is_running, marked, members, signal_all
 from app.relay.adapt import Traits
+
+log = logging.getLogger("argus.process")
 
 BRIDGE = Path(__file__).resolve().parents[2] / "runtime" / "bridge.py"
 SOCKET_PATH_MAX = 100
@@ -60,18 +65,21 @@ class ProcessProvisioner:
 
     def start(self, spec: Spec) -> Handle:
         """Make the runtime, or take over the one that runs."""
-        directory = session_dir(self._home, spec.session)
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = self._socket_path(spec.session)
-        pid = _listener(path)
-        if pid is None:
-            self._sweep(spec.session)
-            pid = self._spawn(spec, directory, path)
-        handle = {"session": spec.session, "address": f"unix:{path}", "attach": True, **identify(pid).__dict__}
-        _write_private(directory / "runtime.json", json.dumps(handle))
-        return handle
+        directory, path = session_dir(self._home, spec.session), self._socket_path(spec.session)
+        try:
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._make_room_for(path)
+            pid = _listener(path)
+            if pid is not None:
+                return self._remember(spec.session, path, pid)
+            if self._members(spec.session):  # left by a bridge that was killed: two app-servers on a home would fight
+                self.stop({"session": spec.session})
+            self._spawn(spec, directory, path)
+            return self._remember(spec.session, path, self._wait(spec.session, directory, path))
+        except OSError as error:
+            raise Unavailable(_why(error, directory)) from None
 
-    def _spawn(self, spec: Spec, directory: Path, path: str) -> int:
+    def _spawn(self, spec: Spec, directory: Path, path: str) -> None:
         workspace = self.workspace(spec.session)
         config = {
             "listen": f"unix:{path}",
@@ -91,80 +99,91 @@ class ProcessProvisioner:
             "ARGUS_AGENT_STATE": str(directory / "state"),
             "APP_HOME": str(self._home),
         }
-        try:
-            workspace.mkdir(parents=True, exist_ok=True)
-            _write_private(directory / "bridge.json", json.dumps(config))
-            with open(directory / "bridge.log", "ab") as log:
-                child = subprocess.Popen(
-                    [sys.executable, "-I", "-S", str(BRIDGE), str(directory / "bridge.json")],
-                    stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=workspace, env=environment,
-                    start_new_session=True,
-                )  # fmt: skip
-        except OSError as error:
-            raise Unavailable(_why(error, directory)) from None
-        self._children[spec.session] = child
-        deadline = time.monotonic() + self._timeout_s
-        while _listener(path) is None:
-            if child.poll() is not None or time.monotonic() > deadline:
-                self.stop({"session": spec.session, "pid": child.pid})
+        workspace.mkdir(parents=True, exist_ok=True)
+        _write_private(directory / "bridge.json", json.dumps(config))
+        with open(directory / "bridge.log", "wb") as said:
+            self._children[spec.session] = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(BRIDGE), str(directory / "bridge.json")],
+                stdin=subprocess.DEVNULL, stdout=said, stderr=said, cwd=workspace, env=environment,
+                start_new_session=True,
+            )  # fmt: skip
+
+    def _wait(self, session: str, directory: Path, path: str) -> int:
+        """Pid of the bridge, once it listens."""
+        child, deadline = self._children[session], time.monotonic() + self._timeout_s
+        while (pid := _listener(path)) is None:
+            late = time.monotonic() > deadline
+            if child.poll() is not None or late:
                 said = (directory / "bridge.log").read_text("utf-8", "replace").strip().splitlines()[-1:]
-                raise Unavailable(f"the session's bridge did not start: {said[0] if said else 'no reason given'}")
+                self.stop({"session": session, **identify(child.pid).__dict__})
+                why = said[0] if said else f"nothing in {self._timeout_s:g} s" if late else f"exit {child.returncode}"
+                raise Unavailable(f"the session's bridge did not start: {why}; see {directory / 'bridge.log'}")
             gevent.sleep(0.005)
-        return child.pid
+        return pid
+
+    def _remember(self, session: str, path: str, pid: int) -> Handle:
+        handle = {"session": session, "address": f"unix:{path}", "attach": True, **identify(pid).__dict__}
+        try:
+            _write_private(session_dir(self._home, session) / "runtime.json", json.dumps(handle))
+        except OSError as error:  # it runs; list() finds it without this, where there is a /proc
+            log.warning("session %s: its handle was not written: %s", session, error)
+        return handle
 
     def stop(self, handle: Handle) -> None:
         """INT, TERM, KILL to all that belongs to the runtime."""
         session = handle["session"]
+        left = self._members(session, handle)
         for number, wait_s in LADDER:
-            deadline = time.monotonic() + wait_s
-            left = self._members(session, handle)
-            if left:
-                signal_all(left, number)
+            deadline, told = time.monotonic() + wait_s, set()
             while left and time.monotonic() < deadline:
+                signal_all(left - told, number)  # also those that were made meanwhile
+                told |= left
                 gevent.sleep(0.02)
                 left = self._members(session, handle)
-            if not left:
-                break
+        if left:
+            log.warning("session %s: these processes cannot be ended: %s", session, sorted(left))
         child = self._children.pop(session, None)
         if child is not None:
             child.poll()
-        for path in (self._socket_path(session), session_dir(self._home, session) / "runtime.json"):
-            Path(path).unlink(missing_ok=True)
+        path = self._socket_path(session)
+        for file in (path, path + ".lock", session_dir(self._home, session) / "runtime.json"):
+            with contextlib.suppress(OSError):
+                Path(file).unlink()
 
-    def _members(self, session: str, handle: Handle | None = None) -> list[int]:
-        leader = identity_of(handle) if handle else None
+    def _members(self, session: str, handle: Handle | None = None) -> set[int]:
         child = self._children.get(session)
         if child is not None:
-            child.poll()
+            child.poll()  # so that it does not stay a zombie
         marks = (f"ARGUS_SESSION_ID={session}", f"ARGUS_RUNTIME_OF={self._home}")
-        pool = gevent.get_hub().threadpool
-        return pool.apply(members, (leader, marks))
-
-    def _sweep(self, session: str) -> None:
-        """End what a bridge that was killed left behind: two app-servers on one home would fight."""
-        if self._members(session):
-            self.stop({"session": session})
+        return gevent.get_hub().threadpool.apply(members, (identity_of(handle or {}), marks))
 
     def poll(self, handle: Handle) -> str:
-        """Running if its very process lives, or if its socket has a listener."""
+        """Running if the very process that the handle names lives."""
         child = self._children.get(handle["session"])
-        if child is not None and child.poll() is not None:
-            return "exited"
+        if child is not None:
+            child.poll()
         leader = identity_of(handle)
         return "running" if leader is not None and is_running(leader) else "exited"
 
     def list(self) -> list[Handle]:
-        """From the files that `start` leaves beside each session."""
-        found = []
-        for file in sorted((self._home / "sessions").glob("*/runtime.json")):
+        """From the files that `start` leaves beside each session, and from what runs without one."""
+        found: dict[str, Handle] = {}
+        for file in (self._home / "sessions").glob("*/runtime.json"):
             try:
                 handle = json.loads(file.read_text("utf-8"))
             except (OSError, ValueError):
                 continue
             ours = isinstance(handle, dict) and handle.get("session") == file.parent.name
             if ours and self.poll(handle) == "running":
-                found.append(handle)
-        return found
+                found[file.parent.name] = handle
+        mark = f"ARGUS_RUNTIME_OF={self._home}"
+        running = gevent.get_hub().threadpool.apply(marked, (mark, "ARGUS_SESSION_ID"))
+        for session, pid in running.items():
+            if session not in found:
+                path = self._socket_path(session)
+                who = identify(_listener(path) or pid)
+                found[session] = {"session": session, "address": f"unix:{path}", "attach": True, **who.__dict__}
+        return [found[session] for session in sorted(found)]
 
     def remove(self, session: str) -> None:
         """The session's own directory, with its own workspace if it has one."""
@@ -174,22 +193,23 @@ class ProcessProvisioner:
         """A path short enough for a socket, the same in every gateway life."""
         path = self._home / "run" / f"{session}.sock"
         if len(os.fsencode(path)) <= SOCKET_PATH_MAX:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             return str(path)
         name = sha256(os.fsencode(self._home)).hexdigest()[:12]
-        directory = Path(tempfile.gettempdir()) / f"argus-{os.getuid()}-{name}"
-        directory.mkdir(mode=0o700, exist_ok=True)
+        return str(Path(tempfile.gettempdir()) / f"argus-{os.getuid()}-{name}" / f"{session}.sock")
+
+    def _make_room_for(self, path: str) -> None:
+        """The directory of a socket, which in /tmp somebody else could have made first."""
+        directory = Path(path).parent
+        directory.mkdir(parents=True, mode=0o700, exist_ok=True)
         found = directory.lstat()
-        if found.st_uid != os.getuid() or found.st_mode & 0o077:
+        if directory.parent != self._home and (found.st_uid != os.getuid() or found.st_mode & 0o077):
             raise Unavailable(f"{directory} belongs to somebody else or is open to others; remove it")
-        return str(directory / f"{session}.sock")
 
 
 def identity_of(handle: Handle) -> Identity | None:
     """The process that a handle names, if it names one."""
-    if "pid" not in handle:
-        return None
-    return Identity(handle["pid"], handle.get("started", ""), handle.get("boot", ""))
+    pid = handle.get("pid")
+    return Identity(pid, handle.get("started", ""), handle.get("boot", "")) if isinstance(pid, int) else None
 
 
 def _listener(path: str) -> int | None:
@@ -200,8 +220,8 @@ def _listener(path: str) -> int | None:
             probe.connect(path)
         except OSError:
             return None
-        if not hasattr(socket, "SO_PEERCRED"):
-            return 0
+        if not hasattr(socket, "SO_PEERCRED"):  # macOS: SOL_LOCAL, LOCAL_PEERPID
+            return struct.unpack("i", probe.getsockopt(0, 2, 4))[0]
         return struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
 
 
@@ -215,6 +235,8 @@ def _write_private(path: Path, text: str) -> None:
 
 
 def _why(error: OSError, directory: Path) -> str:
-    if error.errno == errno.ENOSPC:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk that holds {directory} is full; free some space"
-    return f"the session's bridge can't be started: {error}"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{error.filename or directory} can't be written ({error.strerror}); make it the gateway's own"
+    return f"the session's runtime can't be started: {error}"

@@ -45,39 +45,55 @@ def is_running(who: Identity) -> bool:
     if not PROC.is_dir():
         try:
             os.kill(who.pid, 0)
-            return True
+            return who.pid > 1
         except OSError:
             return False
     _, started, state = _stat(who.pid)
-    return bool(started) and state != "Z" and (not who.started or (started == who.started and boot_id() == who.boot))
+    return bool(started) and state != "Z" and started == who.started and boot_id() == who.boot
 
 
-def members(leader: Identity | None, marks: tuple[str, ...]) -> list[int]:
+def members(leader: Identity | None, marks: tuple[str, ...]) -> set[int]:
     """Living processes whose environment carries all marks, and those of the leader's process session."""
+    alive = leader if leader and is_running(leader) else None
     if not PROC.is_dir():
-        return [leader.pid] if leader and is_running(leader) else []
-    session = leader.pid if leader and is_running(leader) else None
-    wanted = {mark.encode() for mark in marks}
-    found = []
-    for name in os.listdir(PROC):
-        if not name.isdigit() or int(name) == os.getpid():
-            continue
-        its_session, _, state = _stat(int(name))
+        return {alive.pid} if alive else set()
+    wanted, found = {mark.encode() for mark in marks}, set()
+    for pid in _pids():
+        session, _, state = _stat(pid)
         if state in ("", "Z"):
             continue
-        if (session is not None and its_session == session) or _carries(int(name), wanted):
-            found.append(int(name))
+        if (alive and session == alive.pid) or wanted <= _environment(pid):
+            found.add(pid)
     return found
 
 
-def _carries(pid: int, wanted: set[bytes]) -> bool:
+def marked(mark: str, name: str) -> dict[str, int]:
+    """One living process for each value that the variable `name` has where the environment carries the mark."""
+    found: dict[str, int] = {}
+    for pid in _pids():
+        environment = _environment(pid)
+        if mark.encode() in environment and _stat(pid)[2] not in ("", "Z"):
+            for variable in environment:
+                key, _, value = variable.decode("utf-8", "replace").partition("=")
+                if key == name:
+                    found.setdefault(value, pid)
+    return found
+
+
+def _pids() -> list[int]:
+    """All processes but this one; the oldest first, as far as pids tell."""
+    names = os.listdir(PROC) if PROC.is_dir() else []
+    return sorted(int(name) for name in names if name.isdigit() and int(name) != os.getpid())
+
+
+def _environment(pid: int) -> set[bytes]:
     try:
-        return wanted <= set((PROC / str(pid) / "environ").read_bytes().split(b"\0"))
+        return set((PROC / str(pid) / "environ").read_bytes().split(b"\0"))
     except OSError:
-        return False
+        return set()
 
 
-def signal_all(pids: list[int], number: int) -> None:
+def signal_all(pids: set[int], number: int) -> None:
     """Signal each; one that is gone already is fine."""
     for pid in pids:
         try:

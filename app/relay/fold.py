@@ -63,7 +63,7 @@ class _Answer(msgspec.Struct):
 envelope_of = msgspec.json.Decoder(Envelope).decode
 _note_of = msgspec.json.Decoder(_Note).decode
 _life_note_of = msgspec.json.Decoder(_LifeNote).decode
-answer_of = msgspec.json.Decoder(_Answer).decode
+_answer_of = msgspec.json.Decoder(_Answer).decode
 
 
 @dataclass(slots=True)
@@ -106,6 +106,14 @@ def settled_frame(request: ServerRequest) -> bytes:
     """What a client is told when a question needs no answer any more; its id as the app-server wrote it."""
     params = b'{"threadId":%s,"requestId":%s}' % (json.dumps(request.thread).encode(), request.id)
     return text_frame(b'{"method":"serverRequest/resolved","params":%s}' % params)
+
+
+def answer_of(line: bytes) -> _Answer:
+    """Result and error of a response line, as written; neither if it can't be read."""
+    try:
+        return _answer_of(line)
+    except (msgspec.MsgspecError, RecursionError):
+        return _Answer()
 
 
 def number_of(id: bytes) -> int:
@@ -322,7 +330,7 @@ WATCHED = {
 def _read(decode: Callable[[bytes], Any], line: bytes, empty: Callable[[], Any]) -> Any:
     try:
         return decode(line).params
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return empty()
 
 

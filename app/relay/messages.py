@@ -59,5 +59,7 @@ def answer_frame(line: bytes, id: bytes) -> bytes:
     """A response line as a frame, under another id, all else to the byte."""
     try:
         return text_frame(encode({**top_level(line), "id": id}))
+    except RecursionError:
+        return error_frame(id, RPC_UNAVAILABLE, "the agent's answer nests too deep")
     except msgspec.MsgspecError:
         return error_frame(id, RPC_UNAVAILABLE, "the agent's answer is not JSON")

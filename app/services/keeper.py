@@ -54,7 +54,8 @@ class Keeper:
         core = Core(settings.ring_bytes, provisioner.traits(row.id), settings.connect_timeout_s)
         self.live = Live(row.id, core, settings.request_timeout_s, self._on_event)
         self.up, self._poke = Flag(), Flag()
-        self.state, self.reason = row.state, row.reason
+        self.state = "restarting" if row.state == "running" else row.state  # until it is attached again
+        self.reason = row.reason
         self._stored = (row.state, row.reason)
         self._owners: dict[str, str | None] = {}
         self._attach: Attach | None = None

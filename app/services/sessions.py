@@ -46,19 +46,21 @@ class Sessions:
     def take_up(self) -> None:
         """Attach to what a former gateway left running, and end runtimes without a row (reconcile)."""
         known = {row.id: row for row in self._store.run(rows.all_rows)}
-        for handle in self._provisioner.list():
+        left = self._provisioner.list()
+        for handle in left:
             if handle["session"] not in known:
                 log.warning("ending the runtime of session %s, which has no row", handle["session"])
                 self._provisioner.stop(handle)
+        running = {handle["session"] for handle in left}
         pool = Pool(ATTACH_AT_ONCE)
         for row in known.values():
-            if row.state in ("running", "restarting", "failed") and self._takes_up(row):
+            if row.provisioner == self._provisioner.name and (row.id in running or self._answers(row)):
                 pool.spawn(self._take_up, row)
 
-    def _takes_up(self, row: SessionRow) -> bool:
-        handle = json.loads(row.handle) if row.handle else None
-        ours = row.provisioner == self._provisioner.name and handle is not None
-        return bool(ours and handle.get("attach") and self._provisioner.poll(handle) == "running")
+    def _answers(self, row: SessionRow) -> bool:
+        """Whether its runtime may still be there; a plain link begins anew when somebody comes."""
+        handle = json.loads(row.handle) if row.handle else {}
+        return bool(handle.get("attach")) and self._provisioner.poll(handle) == "running"
 
     def _take_up(self, row: SessionRow) -> None:
         try:
