@@ -59,9 +59,9 @@ class Gateway:
 
     @property
     def worker(self) -> int:
-        """Pid of the process that holds the sessions."""
+        """Pid of the process that holds the sessions; 0 while there is none."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return int(children[0])
+        return int(children[0]) if children else 0
 
     def start(self, *args: str, wait: bool = True) -> Gateway:
         base = {k: v for k, v in os.environ.items() if not k.startswith("ARGUS_")}

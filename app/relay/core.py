@@ -69,7 +69,7 @@ class Core:
         out = Out()
         fold.plain, self.down = link is None, None
         if not first_ever and epoch != fold.epoch:
-            self._cut_off(out, "the runtime was replaced", "restarting")
+            self._cut_off(out, *(fold.told or ("the runtime was replaced", "restarting")))
         fold.begin(epoch, seq, floor)
         if first_ever:
             self.unseen = position(fold.generation, seq if sent is None else sent)
@@ -380,6 +380,13 @@ class Core:
     def _broadcast(self, out: Out, entries: list[Entry]) -> None:
         if self.clients and entries:
             out.deliveries.append((None, entries))
+
+    def runs(self) -> Out:
+        """The agent can be used again: say so to who was told that it can't."""
+        if self.fold.told is None:
+            return Out()
+        self.fold.told = None
+        return self.announce("argus/runtime", {"state": "running", "reason": ""})
 
     def announce(self, method: str, params: dict) -> Out:
         """A notification of the gateway's own, to all clients and the ring."""

@@ -135,6 +135,7 @@ class Fold:
     plain: bool = False
     life: int = 0
     handshake: bytes | None = None
+    told: tuple[str, str] | None = None  # reason and state that clients were told; None while it runs
     turns: dict[str, str] = field(default_factory=dict)
     requests: dict[bytes, ServerRequest] = field(default_factory=dict)
     threads: dict[str, None] = field(default_factory=dict)  # ordered: the newest last
@@ -218,7 +219,8 @@ class Fold:
 
     def lost(self, reason: str, state: str) -> list[Entry]:
         """The app-server is gone: end what hung on it, in frames of the gateway's own."""
-        frames = [gateway_frame("argus/runtime", {"state": state, "reason": reason})]
+        news, self.told = (reason, state) != self.told, (reason, state)
+        frames = [gateway_frame("argus/runtime", {"state": state, "reason": reason})] if news else []
         frames += [settled_frame(request) for request in self.requests.values()]
         for thread, turn in self.turns.items():
             ended = {"id": turn, "items": [], "itemsView": "summary", "status": "interrupted", "error": None}

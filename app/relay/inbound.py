@@ -55,7 +55,7 @@ def top_level(data: bytes) -> dict[str, bytes]:
 def parse(data: bytes) -> Frame:
     """Check one frame. Raises BadFrame with a JSON-RPC code and what is wrong."""
     data = data.strip()
-    if b"\n" in data or b"\r" in data:  # the bridge takes either as a line's end
+    if b"\n" in data or b"\r" in data:  # text mode reads either as a line's end
         raise BadFrame(RPC_PARSE, "a frame must be one JSON object without a raw newline")
     try:
         value = _whole(data)

@@ -206,8 +206,7 @@ class Keeper:
         if self._resume:
             self._resume, resume = False, list(core.fold.threads)[-RESUME_THREADS:]
         self.live.perform(core.initialized(handshake, resume, monotonic_s()))
-        if self.state in ("restarting", "failed"):
-            self.live.perform(core.announce("argus/runtime", {"state": "running", "reason": ""}))
+        self.live.perform(core.runs())
         self._set_state("running", "")
 
     def _on_event(self, event: Event) -> None:
