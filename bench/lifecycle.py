@@ -78,7 +78,9 @@ def main() -> None:
         rows.append((f"kill -9, start, {sessions} sessions attached again", reattach(gateway, sessions), 5.0))
     print("| what | measured | budget | |\n|---|---|---|---|")
     for what, seconds, budget in rows:
-        print(f"| {what} | {seconds * 1000:.0f} ms | {budget * 1000:.0f} ms | {'ok' if seconds <= budget else 'over'} |")
+        print(
+            f"| {what} | {seconds * 1000:.0f} ms | {budget * 1000:.0f} ms | {'ok' if seconds <= budget else 'over'} |"
+        )
 
 
 if __name__ == "__main__":

@@ -146,7 +146,7 @@ class Session:
     @property
     def asked_of(self) -> dict[bytes, str | None]:
         """Open server requests and whose they are."""
-        return {id: request.to for id, request in self.core.fold.requests.items()}
+        return {id: request.to for id, request in self.core.fold.requests.items() if not request.answered}
 
 
 def ready(**more: Any) -> Session:

@@ -97,9 +97,14 @@ class Demo:
 
     def see(self, turn_id, method, **params):
         """The first notification or request of a turn with this method and these parameters."""
+
         def wanted(message):
-            return (message.get("method") == method and turn_of(message) == turn_id
-                    and params.items() <= message["params"].items())
+            return (
+                message.get("method") == method
+                and turn_of(message) == turn_id
+                and params.items() <= message["params"].items()
+            )
+
         return self.wait(wanted)
 
     def end(self, turn_id):

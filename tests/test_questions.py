@@ -69,7 +69,7 @@ def test_a_turn_start_without_a_proper_thread_makes_no_owner(params: dict[str, A
     session = ready()
     session.says("b", request(1, "turn/start", **params))
     session.feed(asks(0))
-    assert session.core.owners == {} and session.got("a") == [asks(0)]
+    assert session.core.questions.owners == {} and session.got("a") == [asks(0)]
 
 
 def test_a_turns_end_ends_its_ownership() -> None:
@@ -92,7 +92,7 @@ def test_a_turn_that_was_cut_off_has_no_owner_any_more(end: str) -> None:
         session.do(session.core.lost("gone", "restarting"))
     else:
         session.up("another epoch")
-    assert session.core.owners == {}
+    assert session.core.questions.owners == {}
 
 
 def test_the_next_turn_that_was_asked_for_before_the_last_one_ended_keeps_its_owner() -> None:
@@ -101,7 +101,7 @@ def test_the_next_turn_that_was_asked_for_before_the_last_one_ended_keeps_its_ow
     session.says("b", request("next", "turn/start", threadId="t"))
     starts_turn(session, "a", "other")
     session.feed(turn_completed(), turn_started("t", "v"), asks(0, turn="v"))
-    assert session.core.owners["t"] == "b" and session.got("b")[-1] == asks(0, turn="v")
+    assert session.core.questions.owners["t"] == "b" and session.got("b")[-1] == asks(0, turn="v")
 
 
 def test_the_owner_is_reported_once() -> None:
@@ -146,7 +146,7 @@ def test_questions_whose_ids_differ_only_in_type_are_two() -> None:
     session = ready()
     session.feed(asks(0), asks("0"))
     answers(session, "a", "0")
-    assert list(session.core.fold.requests) == [b"0"] and session.sent_json()[0]["id"] == "0"
+    assert list(session.asked_of) == [b"0"] and session.sent_json()[0]["id"] == "0"
 
 
 def test_an_answer_is_passed_on_to_the_byte() -> None:
@@ -179,11 +179,11 @@ def test_a_question_that_nobody_can_be_asked_is_kept_for_the_first_that_attaches
     assert session.codes("b") == [(None, RPC_INVALID)] and ids(session.sent_json()) == [0]
 
 
-def test_open_questions_come_before_the_frames_that_were_missed() -> None:
+def test_open_questions_come_behind_the_frames_that_were_missed() -> None:
     session = Session()
     session.feed(note("x"), asks(0), note("y"))
     session.attach("a")
-    assert session.got("a") == [asks(0), note("x"), note("y")]
+    assert session.got("a") == [note("x"), note("y"), asks(0)]
 
 
 def test_when_the_asked_client_leaves_its_questions_go_to_another() -> None:
@@ -308,3 +308,31 @@ def test_a_question_survives_a_broken_link_but_is_not_answered_into_the_void() -
     session.shake()
     answers(session, "a")
     assert ids(session.sent_json()) == [0] and not session.asked_of
+
+
+def test_an_answer_that_was_lost_with_the_link_is_asked_for_again() -> None:
+    session = ready()
+    session.feed(asks(0))
+    answers(session, "a")
+    assert not session.asked_of
+    session.do(session.core.unlinked("broke"))
+    session.got("a")
+    session.up(link=2, seq=session.core.fold.seq)
+    session.do(session.core.initialized(b"{}", [], 0.0))
+    assert session.got("a") == [asks(0)]
+
+
+def test_a_string_id_may_come_back_escaped_in_another_way() -> None:
+    session = ready()
+    session.feed(asks("caf\u00e9/1"))
+    session.says("a", b'{"id":"caf\\u00e9\\/1","result":{}}')
+    assert session.sent_json()[0]["id"] == "caf\u00e9/1" and not session.asked_of
+
+
+def test_a_stop_does_not_stand_in_line_behind_requests_that_hang() -> None:
+    session = ready()
+    for n in range(100):
+        session.says("a", b'{"id":%d,"method":"hangs","params":{}}' % n)
+    session.sent()
+    session.says("a", b'{"id":"stop","method":"turn/interrupt","params":{"threadId":"t","turnId":"u"}}')
+    assert [m["method"] for m in session.sent_json()] == ["turn/interrupt"]

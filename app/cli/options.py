@@ -46,6 +46,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
+        """One sentence, exit code 2."""
         print(f"argus: {message}; {self.prog} --help says what there is.", file=sys.stderr)
         sys.exit(2)
 

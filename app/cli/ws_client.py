@@ -90,9 +90,11 @@ class Lines(Pipe):
         self._buffer = b""
 
     def send(self, message: Mapping[str, Any]) -> None:
+        """Write one message as a line."""
         self._write(json.dumps(message).encode() + b"\n")
 
     def receive(self) -> dict[str, Any]:
+        """The next message; waits for it."""
         while b"\n" not in self._buffer:
             block = self._read()
             if not block:
@@ -118,9 +120,11 @@ class WebSocket(Pipe):
             self._take()
 
     def send(self, message: Mapping[str, Any]) -> None:
+        """Send one message as a text frame."""
         self._write(self._protocol.send(TextMessage(data=json.dumps(message))))
 
     def receive(self) -> dict[str, Any]:
+        """The next message; waits for it."""
         while not self._messages:
             self._take()
         return self._messages.pop(0)

@@ -22,13 +22,14 @@ from app.relay.fold import (
     answer_of,
     gateway_frame,
     number_of,
-    settled_frame,
 )
 from app.relay.frames import text_frame
 from app.relay.inbound import Frame, encode, top_level
 from app.relay.messages import Attached, Out, Waiting, answer_frame, error_frame
+from app.relay.questions import Questions
 from app.relay.ring import Entry, Ring, joined, position
 
+STOP, STOPS = "turn/interrupt", 16  # so many stops may be in flight beyond the window
 MAX_IN_FLIGHT = 64  # an app-server loses requests when more than 128 are in flight
 MAX_QUEUE, MAX_QUEUE_BYTES = 4096, 32 << 20
 MAX_OWN_TIMEOUT_MS = 24 * 3600 * 1000  # the longest that a client may ask for
@@ -47,8 +48,7 @@ class Core:
         self.fold = Fold(Ring(ring_bytes))
         self.traits, self.handshake_timeout_s = traits or Traits(), handshake_timeout_s
         self.clients: dict[str, bool] = {}  # key -> wants seq numbers; in order of attaching
-        self.handler: str | None = None  # who gets server requests of threads without an owner
-        self.owners: dict[str, str] = {}  # thread -> key of the client whose turn runs
+        self.questions = Questions(self.fold, self.clients)
         self.waiting: dict[int, Waiting] = {}
         self.queue: deque[Waiting] = deque()
         self.queued_bytes = 0
@@ -70,7 +70,7 @@ class Core:
         fold.plain, self.down = link is None, None
         if not first_ever and epoch != fold.epoch:
             self._cut_off(out, *(fold.told or ("the runtime was replaced", "restarting")))
-        fold.begin(epoch, seq, floor)
+        self._broadcast(out, fold.begin(epoch, seq, floor))
         if first_ever:
             self.unseen = position(fold.generation, seq if sent is None else sent)
         self.base, self.next = (PLAIN_BASE, 0) if link is None else (link * LINK_IDS, 0)
@@ -81,6 +81,7 @@ class Core:
         """The link is gone. What was in flight is answered: its outcome is unknown."""
         out = Out()
         self.ready = False
+        self.questions.link_lost()
         self._fail_in_flight(out, f"{reason}; whether the request was carried out is not known")
         return out
 
@@ -115,6 +116,7 @@ class Core:
             frame = text_frame(b'{"id":%s,"result":%s}' % (waiter.id, result))
             out.deliveries.append((waiter.client, frame))
         self.parked.clear()
+        self.questions.reassign(out)
         self._pump(out)
         return out
 
@@ -128,7 +130,7 @@ class Core:
             elif isinstance(piece, Answer):
                 self._answered(piece, out)
             elif isinstance(piece, ServerRequest):
-                self._ask_client(piece, out)
+                self.questions.ask(piece, out)
             else:
                 self._happened(piece, out)
         return out
@@ -175,34 +177,35 @@ class Core:
         entries = fold.ring.after(where)
         self.unseen = None
         self.clients[key] = with_seq
-        self.handler = self.handler or key
         moved = Out()
-        asked = self._readdress(moved)
-        mine = b"".join(request.frame for request in asked if request.to == key)
-        moved.deliveries = [d for d in moved.deliveries if d[0] != key]
-        return Attached(fold.cursor(where), resume, mine + joined(entries, with_seq), moved)
+        # Behind the replay: that may settle an older question of the same id.
+        mine = b"".join(request.frame for request in self.questions.joined(key, moved))
+        return Attached(fold.cursor(where), resume, joined(entries, with_seq) + mine, moved)
 
     def detach(self, key: str) -> Out:
         """A client left: its answers are dropped, its open questions go to another, its turns stay its own."""
         out = Out()
         if self.clients.pop(key, None) is None:
             return out
-        if self.handler == key:
-            self.handler = next(iter(self.clients), None)
         for waiting in (*self.waiting.values(), *self.queue):
             if waiting.client == key:
                 waiting.client = None
         self.parked = [w for w in self.parked if w.client != key]
         if not self.clients:
             self.unseen = self.fold.head
-        self._readdress(out)
+        self.questions.left(key, out)
         return out
 
     def frame(self, key: str, frame: Frame, now: float, timeout_s: float) -> Out:
         """A checked frame of an attached client (argus/ methods do not come here)."""
         out, method = Out(), frame.method
-        if method is None:
-            self._client_answers(key, frame, out)
+        if method is None and self.questions.is_asked(key, frame, out):
+            if self.ready and not self.blocked:
+                self.questions.answer(frame, out)
+            else:
+                self._refuse(out, key, None, RPC_UNAVAILABLE, self.down or "the agent is busy; answer again later")
+        elif method is None:
+            pass
         elif method.startswith("bridge/"):
             self._refuse(out, key, frame.id, RPC_INVALID, "bridge/ methods are the gateway's own")
         elif method == "initialize":
@@ -223,16 +226,13 @@ class Core:
     def _client_asks(self, key: str, frame: Frame, now: float, timeout_s: float, out: Out) -> None:
         method, thread = frame.method or "", frame.params.get("threadId")
         thread = thread if isinstance(thread, str) else ""
-        if method == "turn/start" and thread:
-            self.handler = key
-            if self.owners.get(thread) != key:
-                self.owners[thread] = key
-                out.events.append(Event("owner", (thread, key)))
         own_limit = frame.params.get("timeoutMs")
         if method == "command/exec" and isinstance(own_limit, int):
             timeout_s = max(timeout_s, min(own_limit, MAX_OWN_TIMEOUT_MS) / 1000 + 10)
         waiting = Waiting(key, frame.id or b"null", method, now + timeout_s, self._adapted(frame), thread)
-        self._enqueue(waiting, out)
+        taken = self._enqueue(waiting, out)
+        if taken and method == "turn/start" and thread and self.questions.began(thread, key):
+            out.events.append(Event("owner", (thread, key)))
 
     def _adapted(self, frame: Frame) -> dict[str, bytes]:
         changed = adapt(frame.method or "", frame.params, self.traits)
@@ -241,16 +241,22 @@ class Core:
         new = {name: msgspec.json.encode(value) for name, value in changed.items()}
         return {**frame.raw, "params": encode({**top_level(frame.raw["params"]), **new})}
 
-    def _enqueue(self, waiting: Waiting, out: Out) -> None:
+    def _enqueue(self, waiting: Waiting, out: Out) -> bool:
+        """Take a request, or answer it with why not."""
         full = len(self.queue) >= MAX_QUEUE or self.queued_bytes + waiting.size > MAX_QUEUE_BYTES
         if self.down and not self.ready:
             self._error(out, waiting, RPC_UNAVAILABLE, self.down)
-        elif full and self.queue:
+            return False
+        if full and self.queue:
             self._error(out, waiting, RPC_OVERLOADED, "too many requests wait for the agent; try again later")
-        else:
-            self.queue.append(waiting)
-            self.queued_bytes += waiting.size
-            self._pump(out)
+            return False
+        if waiting.method == STOP and self.ready and not self.blocked and len(self.waiting) < MAX_IN_FLIGHT + STOPS:
+            self._send(waiting, out)  # a stop does not stand in line behind what hangs
+            return True
+        self.queue.append(waiting)
+        self.queued_bytes += waiting.size
+        self._pump(out)
+        return True
 
     def _pump(self, out: Out) -> None:
         """Send what may be sent, at most MAX_IN_FLIGHT unanswered at a time."""
@@ -259,10 +265,13 @@ class Core:
                 return
             waiting = self.queue.popleft()
             self.queued_bytes -= waiting.size
-            self.next = max(self.next, 1)
-            id, self.next = self.base + self.next, self.next + 1
-            out.upstream.append(encode({**waiting.raw, "id": b"%d" % id}) + b"\n")
-            self.waiting[id], waiting.raw = waiting, {}
+            self._send(waiting, out)
+
+    def _send(self, waiting: Waiting, out: Out) -> None:
+        self.next = max(self.next, 1)
+        id, self.next = self.base + self.next, self.next + 1
+        out.upstream.append(encode({**waiting.raw, "id": b"%d" % id}) + b"\n")
+        self.waiting[id], waiting.raw = waiting, {}
 
     def _client_initializes(self, key: str, frame: Frame, now: float, timeout_s: float, out: Out) -> None:
         if frame.id is None:
@@ -273,17 +282,6 @@ class Core:
             self._refuse(out, key, frame.id, RPC_UNAVAILABLE, self.down)
         else:
             self.parked.append(Waiting(key, frame.id, "initialize", now + timeout_s))
-
-    def _client_answers(self, key: str, frame: Frame, out: Out) -> None:
-        request = self.fold.requests.get(frame.id or b"")
-        if request is None or request.to != key:
-            why = "was not asked of this client" if request else "is not open (answered, or its turn is over)"
-            self._refuse(out, key, None, RPC_INVALID, f"server request {(frame.id or b'').decode()} {why}")
-        elif not self.ready or self.blocked:
-            self._refuse(out, key, None, RPC_UNAVAILABLE, self.down or "the agent is busy; answer again later")
-        else:
-            del self.fold.requests[request.id]
-            out.upstream.append(encode(frame.raw) + b"\n")
 
     def _answered(self, answer: Answer, out: Out) -> None:
         id = number_of(answer.id)
@@ -333,35 +331,7 @@ class Core:
         """The turn's owner has no more to do with the thread, unless a next turn was asked for meanwhile."""
         asked = (w for w in (*self.waiting.values(), *self.queue) if w.method == "turn/start")
         if not any(waiting.thread == thread for waiting in asked):
-            self.owners.pop(thread, None)
-
-    def _ask_client(self, request: ServerRequest, out: Out) -> None:
-        to, owner = self._addressee(request), self.owners.get(request.thread)
-        if to == owner:
-            self.handler = to
-        if to is not None and request.to != to:
-            request.to = to
-            out.deliveries.append((to, request.frame))
-
-    def _addressee(self, request: ServerRequest) -> str | None:
-        owner = self.owners.get(request.thread)
-        if owner in self.clients:
-            return owner
-        if request.to in self.clients:
-            return request.to
-        return self.handler
-
-    def _readdress(self, out: Out) -> list[ServerRequest]:
-        """Give open questions to whoever should have them now; who loses one is told that it is settled."""
-        requests = list(self.fold.requests.values())
-        for request in requests:
-            before = request.to
-            self._ask_client(request, out)
-            if before in self.clients and before != request.to:
-                out.deliveries.append((before, settled_frame(request)))
-            if request.to not in self.clients:
-                request.to = None
-        return requests
+            self.questions.owners.pop(thread, None)
 
     def _fail_in_flight(self, out: Out, why: str) -> None:
         waiting, self.waiting = self.waiting, {}
@@ -386,7 +356,8 @@ class Core:
         if self.fold.told is None:
             return Out()
         self.fold.told = None
-        return self.announce("argus/runtime", {"state": "running", "reason": ""})
+        cursor = self.fold.cursor(self.fold.head)
+        return self.announce("argus/runtime", {"state": "running", "reason": "", "cursor": cursor})
 
     def announce(self, method: str, params: dict) -> Out:
         """A notification of the gateway's own, to all clients and the ring."""

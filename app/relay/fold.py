@@ -16,7 +16,7 @@ from app.relay.ring import EPOCH_SHIFT, LINE_SHIFT, Entry, Ring, position
 
 LINK_IDS = 2**31  # a link's requests are numbered link * 2**31 + n; n = 0 is the handshake
 PLAIN_BASE = 1_000_000_000  # first id on a plain link
-MAX_THREADS = 200
+MAX_THREADS, MAX_QUESTIONS = 200, 1000  # the newest of each are kept
 
 
 class Envelope(msgspec.Struct):
@@ -76,6 +76,7 @@ class ServerRequest:
     turn: str | None
     frame: bytes
     to: str | None = None  # key of the client that was asked
+    answered: bool = False  # an answer is on its way
 
 
 @dataclass(slots=True)
@@ -100,6 +101,16 @@ Piece = list[Entry] | ServerRequest | Answer | Event
 def gateway_frame(method: str, params: dict[str, Any]) -> bytes:
     """A text frame with a notification of the gateway's own."""
     return text_frame(json.dumps({"method": method, "params": params}, separators=(",", ":")).encode())
+
+
+def question_key(id: bytes) -> bytes:
+    """The same for every way to write the same id: a string may be escaped in many."""
+    if not id.startswith(b'"'):
+        return id
+    try:
+        return msgspec.json.encode(msgspec.json.decode(id))
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return id
 
 
 def settled_frame(request: ServerRequest) -> bytes:
@@ -145,8 +156,12 @@ class Fold:
         """Position of the newest frame."""
         return max(position(self.generation, self.seq), self.newest_own)
 
-    def begin(self, epoch: str, seq: int, floor_seq: int) -> None:
-        """Lines come from `epoch` now, the next one numbered seq + 1; those after floor_seq will all be seen."""
+    def begin(self, epoch: str, seq: int, floor_seq: int) -> list[Entry]:
+        """Lines come from `epoch` now, the next one numbered seq + 1; those after floor_seq will all be seen.
+
+        Returns frames of the gateway's own that say so where lines were lost in between.
+        """
+        first_ever = self.generation == 0
         if epoch != self.epoch:
             self.epoch = epoch
             self.generation += 1
@@ -158,6 +173,13 @@ class Fold:
             self.ring.trim(-1)
             self.ring.floor = position(self.generation, floor_seq)
         self.seq = max(self.seq, seq)
+        if whole or first_ever:
+            return []
+        settled = [settled_frame(request) for request in self.requests.values()]  # the agent asks again on resume
+        self.requests.clear()
+        self.turns.clear()
+        gap = gateway_frame("argus/gap", {"cursor": self.cursor(self.head)})
+        return [(self.head, frame, False) for frame in (*settled, gap)]  # who comes later gets `resume: gap`
 
     def locate(self, cursor: str) -> int | None:
         """The position that a client's cursor names, or None if it can't be resumed from."""
@@ -261,9 +283,14 @@ class Fold:
             return WATCHED[method](self, _read(_life_note_of, line, _Life), entry)
         params = _read(_note_of, line, _Params)
         if raw:
+            key = question_key(raw)
             request = ServerRequest(raw, method, params.threadId, params.turnId, entry[1])
-            self.requests.setdefault(raw, request)
-            return [self.requests[raw]]
+            if len(self.requests) >= MAX_QUESTIONS:
+                del self.requests[next(iter(self.requests))]
+            known = self.requests.setdefault(key, request)
+            if known.answered:  # asked once more: the answer did not arrive
+                known.answered, known.to = False, None
+            return [known]
         return WATCHED[method](self, params, entry)
 
     def _answer(self, raw: bytes, line: bytes) -> list[Piece]:
@@ -296,7 +323,7 @@ class Fold:
 
     def _resolved(self, params: _Params, entry: Entry) -> list[Piece]:
         if params.requestId is not msgspec.UNSET:
-            self.requests.pop(bytes(params.requestId), None)
+            self.requests.pop(question_key(bytes(params.requestId)), None)
         return [self._broadcast(entry)]
 
     def _thread_started(self, params: _Params, entry: Entry) -> list[Piece]:

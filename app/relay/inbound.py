@@ -13,6 +13,7 @@ import msgspec
 from app.errors import RPC_INVALID, RPC_PARSE
 
 MAX_DEPTH = 100
+MAX_VALUES = 1_000_000  # a value of one byte costs fifty in memory
 _top_level = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _whole = msgspec.json.Decoder().decode
 
@@ -57,6 +58,8 @@ def parse(data: bytes) -> Frame:
     data = data.strip()
     if b"\n" in data or b"\r" in data:  # text mode reads either as a line's end
         raise BadFrame(RPC_PARSE, "a frame must be one JSON object without a raw newline")
+    if data.count(b",") + data.count(b"[") + data.count(b"{") > MAX_VALUES:
+        raise BadFrame(RPC_INVALID, f"the frame has more than {MAX_VALUES} values")
     try:
         value = _whole(data)
     except RecursionError:

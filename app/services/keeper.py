@@ -149,7 +149,7 @@ class Keeper:
                 self._provisioner.stop(handle)
         handle = self._start()
         try:
-            return self._dial(handle, 0)
+            return self._dial(handle, self.live.core.fold.seq)
         except OSError as error:
             raise Unavailable(f"nothing answers at {handle['address']}: {error}") from None
 
@@ -182,7 +182,7 @@ class Keeper:
         self._resume = self._resume or bool(attach and attach.gap)
         if attach is not None:
             core.fold.life = core.fold.life or attach.life
-        core.owners.update({t: owner for t in core.fold.turns if (owner := self._owners.get(t))})
+        core.questions.owners.update({t: owner for t in core.fold.turns if (owner := self._owners.get(t))})
         known = core.fold.handshake or self._stored_handshake(attach)
         if attach is not None and attach.state != "running":
             if attach.state == "failed":
