@@ -12,6 +12,7 @@ ARGUS_AGENT_STATE, needs only the standard library, repeats what it is told, and
 The sandbox of a thread is remembered, nothing enforces it. The main thread reads and answers, each turn has
 a thread of its own; `Agent.lock` guards the state and stdout, and "locked" marks who expects to hold it.
 """
+
 import itertools
 import json
 import os
@@ -29,7 +30,9 @@ DELTA = 64 << 10
 THREAD_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 POLICIES = ("untrusted", "on-failure", "on-request", "never")
 SANDBOXES = {
-    "read-only": "readOnly", "workspace-write": "workspaceWrite", "danger-full-access": "dangerFullAccess",
+    "read-only": "readOnly",
+    "workspace-write": "workspaceWrite",
+    "danger-full-access": "dangerFullAccess",
 }
 DECISIONS = ("accept", "acceptForSession", "decline", "cancel")
 ABOUT = "This is the built-in demo agent; no model is behind it. To talk to Codex: ./argus up --agent codex"
@@ -259,8 +262,14 @@ class Turn:
         self.texts, self.last_message, self.over = [], None, False
         self.request, self.decision, self.pgid = None, None, None
         self.shown = {
-            "id": self.id, "items": [], "itemsView": "notLoaded", "status": "inProgress", "error": None,
-            "startedAt": int(time.time()), "completedAt": None, "durationMs": None,
+            "id": self.id,
+            "items": [],
+            "itemsView": "notLoaded",
+            "status": "inProgress",
+            "error": None,
+            "startedAt": int(time.time()),
+            "completedAt": None,
+            "durationMs": None,
         }
 
     def notify(self, method, **params):  # locked
@@ -346,16 +355,31 @@ class Turn:
             self.notify("item/completed", item=item, completedAtMs=now_ms())
             if tokens:
                 self.last_message, self.thread.tokens = item, self.thread.tokens + tokens
-                used = [{"totalTokens": n, "inputTokens": 0, "cachedInputTokens": 0, "outputTokens": n,
-                         "reasoningOutputTokens": 0} for n in (self.thread.tokens, tokens)]
+                used = [
+                    {
+                        "totalTokens": n,
+                        "inputTokens": 0,
+                        "cachedInputTokens": 0,
+                        "outputTokens": n,
+                        "reasoningOutputTokens": 0,
+                    }
+                    for n in (self.thread.tokens, tokens)
+                ]
                 usage = {"total": used[0], "last": used[1], "modelContextWindow": None}
                 self.notify("thread/tokenUsage/updated", tokenUsage=usage)
 
     def run_command(self, command):
         item = {
-            "type": "commandExecution", "id": "call_" + new_id(), "command": command,
-            "cwd": self.thread.settings["cwd"], "processId": None, "source": "agent", "status": "inProgress",
-            "aggregatedOutput": None, "exitCode": None, "durationMs": None,
+            "type": "commandExecution",
+            "id": "call_" + new_id(),
+            "command": command,
+            "cwd": self.thread.settings["cwd"],
+            "processId": None,
+            "source": "agent",
+            "status": "inProgress",
+            "aggregatedOutput": None,
+            "exitCode": None,
+            "durationMs": None,
             "commandActions": [{"type": "unknown", "command": command}],
         }
         decision = self.approval(item)
@@ -376,8 +400,14 @@ class Turn:
 
     def approval(self, item):
         """Announce the item, ask where the policy wants it, and wait for the decision."""
-        params = {"kind": "command", "threadId": self.thread.id, "turnId": self.id, "itemId": item["id"],
-                  "startedAtMs": now_ms(), "availableDecisions": DECISIONS}
+        params = {
+            "kind": "command",
+            "threadId": self.thread.id,
+            "turnId": self.id,
+            "itemId": item["id"],
+            "startedAtMs": now_ms(),
+            "availableDecisions": DECISIONS,
+        }
         params |= {key: item[key] for key in ("command", "cwd", "commandActions")}
         with self.lock:
             self.check()
@@ -590,9 +620,18 @@ class Agent:
         default = {"approvalPolicy": "on-request", "cwd": os.getcwd(), "sandbox": {"type": "workspaceWrite"}}
         settings, now = new_settings(params, default), int(time.time())
         shown = {
-            "id": new_id(), "preview": "", "ephemeral": False, "modelProvider": "demo", "model": "demo",
-            "createdAt": now, "updatedAt": now, "status": {"type": "notLoaded"}, "path": None,
-            "cwd": settings["cwd"], "name": None, "turns": [],
+            "id": new_id(),
+            "preview": "",
+            "ephemeral": False,
+            "modelProvider": "demo",
+            "model": "demo",
+            "createdAt": now,
+            "updatedAt": now,
+            "status": {"type": "notLoaded"},
+            "path": None,
+            "cwd": settings["cwd"],
+            "name": None,
+            "turns": [],
         }
         thread = Thread(shown["id"], self.store.path(shown["id"]), settings)
         self.store.append(thread.path, {"thread": shown, "settings": settings}, flags=os.O_CREAT)
@@ -693,10 +732,21 @@ class Agent:
         reply({})
         turn.finish("interrupted")
 
-    METHODS = {method.__name__.replace("_", "/"): method for method in (
-        initialize, thread_start, thread_resume, thread_list, thread_read, thread_archive, thread_unarchive,
-        turn_start, turn_steer, turn_interrupt,
-    )}
+    METHODS = {
+        method.__name__.replace("_", "/"): method
+        for method in (
+            initialize,
+            thread_start,
+            thread_resume,
+            thread_list,
+            thread_read,
+            thread_archive,
+            thread_unarchive,
+            turn_start,
+            turn_steer,
+            turn_interrupt,
+        )
+    }
 
 
 if __name__ == "__main__":
