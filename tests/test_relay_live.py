@@ -15,6 +15,7 @@ def deltas_after(client: Client, at: int) -> str:
 
 def test_a_turn_streams_to_the_client_that_asked(gateway: Gateway) -> None:
     client = gateway.client()
+    assert client.hello["oldest"] == client.hello["cursor"].split(":")[0] + ":0"
     assert client.hello["mode"] == "process" and client.hello["created"] and not client.hello["attached"]
     thread = client.ready()
     turn = client.turn(thread, "slow 5 0.01")
@@ -172,7 +173,8 @@ def test_sessions_over_http(gateway: Gateway) -> None:
     assert {"sessionId", "containerId", "name", "status", "runtimeLayout"} <= set(listed[id])
     client = gateway.client(session=id)
     assert client.hello["attached"] and not client.hello["created"]
-    client.ready()
+    thread = client.ready()
+    assert until(lambda: gateway.api("GET", f"/sessions/{id}").json()["threads"]) == [thread]
     assert gateway.api("GET", f"/sessions/{id}").json()["state"] == "running"
     bad = gateway.api("POST", "/sessions", json={"agent": "nobody"})
     assert bad.status_code == 400 and "codex, demo" in bad.json()["detail"]

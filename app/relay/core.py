@@ -180,7 +180,9 @@ class Core:
         moved = Out()
         # Behind the replay: that may settle an older question of the same id.
         mine = b"".join(request.frame for request in self.questions.joined(key, moved))
-        return Attached(fold.cursor(where), resume, joined(entries, with_seq) + mine, moved)
+        return Attached(
+            fold.cursor(where), fold.cursor(fold.ring.floor), resume, joined(entries, with_seq) + mine, moved
+        )
 
     def detach(self, key: str) -> Out:
         """A client left: its answers are dropped, its open questions go to another, its turns stay its own."""

@@ -366,7 +366,7 @@ def _read(decode: Callable[[bytes], Any], line: bytes, empty: Callable[[], Any])
 def exit_text(params: _Life) -> str:
     """How the app-server ended, in words for a person, with the last it said."""
     if params.signal is not None:
-        how = f"killed by signal {params.signal}"
+        how = f"was killed by signal {params.signal}"
     elif params.code is not None:
         how = f"exited with code {params.code}"
     else:

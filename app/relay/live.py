@@ -91,7 +91,7 @@ class Live:
             self.clients[key].ws.close(1000, "Replaced by a newer connection of this client")
             self.detach(key, self.clients[key].ws)
         joined_up = self.core.attach(key, with_seq, cursor)
-        params = {**hello, "cursor": joined_up.cursor, "client": key}
+        params = {**hello, "cursor": joined_up.cursor, "oldest": joined_up.oldest, "client": key}
         if joined_up.resume:
             params["resume"] = joined_up.resume
         first = text_frame(json.dumps({"method": "argus/session", "params": params}, separators=(",", ":")).encode())

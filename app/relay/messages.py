@@ -45,6 +45,7 @@ class Attached:
     """What a client that attaches is sent: its place in the stream, open questions, missed frames."""
 
     cursor: str
+    oldest: str
     resume: str | None  # ok, gap, or None if it asked for nothing and missed nothing
     frames: bytes
     moved: Out

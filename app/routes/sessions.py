@@ -56,8 +56,9 @@ def create_session() -> Any:
 
 @bp.get("/sessions/<id>")
 def get_session(id: str) -> Any:
-    """One session. 404 `Unknown session`."""
-    return jsonify(shown(services().sessions.get(id)))
+    """One session with `threads`, the ids of its threads, the latest used first. 404 `Unknown session`."""
+    row = services().sessions.get(id)
+    return jsonify(**shown(row), threads=services().sessions.threads(id))
 
 
 @bp.delete("/sessions/<id>")

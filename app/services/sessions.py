@@ -164,6 +164,10 @@ class Sessions:
             raise NotFound("Unknown session")
         return row
 
+    def threads(self, id: str) -> list[str]:
+        """Ids of its threads, the latest used first."""
+        return [*self._store.run(lambda db: rows.known_threads(db, id))][::-1]
+
     def list(self) -> list[SessionRow]:
         """All rows, the latest active first."""
         return self._store.run(rows.all_rows)
