@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from hypothesis import settings
@@ -12,7 +13,7 @@ from app.relay.core import Core
 from app.relay.fold import Event
 from app.relay.inbound import parse
 from app.relay.messages import Attached, Out
-from app.relay.ring import joined
+from app.relay.ring import Entry, each, joined
 
 STEADY = settings(deadline=None, derandomize=True, database=None, max_examples=100)  # the same examples in every run
 HELLO = b'{"userAgent":"x","n":1.50}'  # a handshake's result
@@ -164,3 +165,8 @@ def request(id: Any, method: str = "m", **params: Any) -> dict[str, Any]:
 
 def ids(lines: list[Any]) -> list[int]:
     return [each["id"] for each in lines]
+
+
+def spread(entries: Iterable[Entry]) -> list[Entry]:
+    """Kept frames one by one, however they came together."""
+    return [frame for entry in entries for frame in each(entry)]

@@ -10,7 +10,7 @@ import pytest
 from gevent.event import Event as Flag
 from hypothesis import given
 from hypothesis import strategies as st
-from relay_kit import STEADY, asks, exited, line, note, payloads, turn_completed, turn_started
+from relay_kit import STEADY, asks, exited, line, note, payloads, spread, turn_completed, turn_started
 
 from app.relay.fold import LINK_IDS, MAX_THREADS, PLAIN_BASE, Answer, Event, Fold, ServerRequest, number_of
 from app.relay.frames import payload_of
@@ -33,7 +33,7 @@ def seen(fold: Fold, *lines: Any) -> list[Any]:
     """What comes of lines, in order: the payload of a broadcast, or the piece itself."""
     found: list[Any] = []
     for piece in fold.feed(block(*lines)):
-        found += [payload_of(entry[1]) for entry in piece] if isinstance(piece, list) else [piece]
+        found += [payload_of(entry[1]) for entry in spread(piece)] if isinstance(piece, list) else [piece]
     return found
 
 
@@ -249,14 +249,14 @@ def outcome(fold: Fold, blocks: list[bytes]) -> tuple[Any, ...]:
     said: list[Any] = []
     for each in blocks:
         for piece in fold.feed(each):
-            said += piece if isinstance(piece, list) else [repr(piece)]
+            said += spread(piece) if isinstance(piece, list) else [repr(piece)]
     asked = {id: (r.thread, r.turn, r.frame) for id, r in fold.requests.items()}
     state = (fold.seq, fold.life, fold.handshake, fold.turns, list(fold.threads), asked, fold.newest_own)
-    return said, state, list(fold.ring.entries), fold.head
+    return said, state, spread(fold.ring.entries), fold.head
 
 
 def fresh() -> Fold:
-    fold = Fold(Ring(2000, max_entries=15))
+    fold = Fold(Ring(1 << 20))
     fold.begin("e", 0, 0)
     return fold
 

@@ -12,7 +12,7 @@ from relay_kit import STEADY, payloads
 from wsproto.frame_protocol import FrameProtocol, Opcode
 
 from app.relay.frames import PING, binary_frame, close_frame, payload_of, pong_frame, text_frame
-from app.relay.ring import LINE_SHIFT, Ring, joined, numbered, position
+from app.relay.ring import LINE_SHIFT, Ring, each, joined, numbered, position
 
 SIZES = (0, 1, 125, 126, 127, 65535, 65536, 65537)
 
@@ -123,6 +123,24 @@ def test_entries_are_joined_with_or_without_numbers() -> None:
 # -- the ring
 
 
+def test_lines_that_came_together_are_given_back_one_by_one() -> None:
+    run = (position(1, 5), b"".join(text_frame(b'{"n":%d}' % n) for n in (5, 6, 7)), 3)
+    ring = Ring(1000)
+    ring.append(run)
+    assert joined(ring.after(position(1, 4)), False) == run[1]
+    assert payloads(joined(ring.after(position(1, 5)), True)) == [b'{"n":6,"seq":6}', b'{"n":7,"seq":7}']
+    assert ring.after(position(1, 7)) == [] and ring.frames == 3
+    ring.append(at(8))
+    ring.trim(20)
+    assert ring.floor == position(1, 7) and ring.frames == 1
+
+
+@pytest.mark.parametrize("size", [0, 125, 126, 65535, 65536])
+def test_long_and_short_lines_of_one_run_are_told_apart(size: int) -> None:
+    run = (position(1, 1), text_frame(b"a" * size) + text_frame(b"b") + text_frame(b"c" * size), 3)
+    assert [payload_of(frame[1]) for frame in each(run)] == [b"a" * size, b"b", b"c" * size]
+
+
 def test_a_ring_gives_back_what_came_after_a_position() -> None:
     ring = Ring(1000)
     for seq in (2, 3, 7):
@@ -143,7 +161,7 @@ def test_a_ring_drops_the_oldest_by_bytes_and_says_from_where_it_is_whole() -> N
 
 
 def test_a_ring_drops_the_oldest_by_number() -> None:
-    ring = Ring(1 << 20, max_entries=2)
+    ring = Ring(1 << 20, max_frames=2)
     for seq in range(1, 5):
         ring.append(at(seq))
     assert [e[0] for e in ring.entries] == [position(1, 3), position(1, 4)] and ring.floor == position(1, 2)
@@ -169,7 +187,7 @@ def test_trimming_gives_memory_back_and_raises_the_floor() -> None:
 @STEADY
 @given(st.lists(st.tuples(st.integers(1, 3), st.integers(0, 40)), max_size=40), st.integers(0, 120))
 def test_a_ring_is_always_the_newest_part_of_the_stream(steps: list[tuple[int, int]], limit: int) -> None:
-    ring, stream, seq = Ring(limit, max_entries=10), [], 0
+    ring, stream, seq = Ring(limit, max_frames=10), [], 0
     for skip, size in steps:
         seq += skip
         entry = at(seq, b"x" * size)

@@ -103,7 +103,8 @@ def test_hundreds_of_own_frames_behind_one_line_do_not_hide_what_comes_after_the
 
 def test_what_nobody_saw_and_the_ring_could_not_keep_is_a_gap() -> None:
     session = Session(ring_bytes=100)
-    session.feed(*notes(2, 40))
+    for n in range(2, 41):
+        session.feed(*notes(n, n))
     attached = session.attach("a", with_seq=True)
     got = seqs(session.got("a"))
     assert attached.resume == "gap" and got[-1] == 40 and len(got) < 39
@@ -197,7 +198,8 @@ def test_a_cursor_that_names_no_place_is_a_gap_and_the_client_goes_on_from_now(c
 
 def test_a_cursor_the_ring_was_trimmed_below_is_a_gap_and_the_floor_itself_is_not() -> None:
     session = Session()
-    session.feed(*notes(2, 9))
+    for n in range(2, 10):
+        session.feed(*notes(n, n))
     session.core.fold.ring.trim(3 * len(session.core.fold.ring.entries[0][1]))
     assert session.attach("a", cursor="e:5").resume == "gap"
     assert session.attach("b", cursor="e:6", with_seq=True).resume == "ok" and seqs(session.got("b")) == [7, 8, 9]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from relay_kit import Session
+from relay_kit import Session, spread
 
 TRANSCRIPTS = sorted((Path(__file__).parent / "transcripts").glob("*.jsonl"))
 Line = tuple[str, bytes, dict[str, Any]]  # in or out, the line, what it says
@@ -113,7 +113,7 @@ def test_all_of_it_in_one_block_or_line_by_line_is_the_same(path: Path) -> None:
         if way == "out":
             single.feed(text)
     assert single.got("a") == whole.got("a") and single.core.fold.requests == whole.core.fold.requests
-    assert list(single.core.fold.ring.entries) == list(whole.core.fold.ring.entries)
+    assert spread(single.core.fold.ring.entries) == spread(whole.core.fold.ring.entries)
 
 
 # -- the whole conversation, both ways

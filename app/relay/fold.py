@@ -11,9 +11,15 @@ from typing import Any
 
 import msgspec
 
-from app.relay.frames import text_frame
+from app.relay.frames import header, text_frame
 from app.relay.ring import EPOCH_SHIFT, LINE_SHIFT, Entry, Ring, position
 
+CR = 13
+LONG_LINE = 512  # bytes from which on searching for line ends is cheaper than splitting
+DELTAS = tuple(
+    b'{"method":"item/%s"' % name
+    for name in (b"agentMessage/delta", b"commandExecution/outputDelta", b"reasoning/summaryTextDelta")
+)
 LINK_IDS = 2**31  # a link's requests are numbered link * 2**31 + n; n = 0 is the handshake
 PLAIN_BASE = 1_000_000_000  # first id on a plain link
 MAX_THREADS, MAX_QUESTIONS = 200, 1000  # the newest of each are kept
@@ -204,34 +210,56 @@ class Fold:
         if self.skip:
             block = self._skipped(block)
         pieces: list[Piece] = []
-        run: list[Entry] | None = None
-        append, base, seq = self.ring.append, position(self.generation, 0), self.seq
-        for line in block.split(b"\n")[:-1]:
+        seq, began, parts = self.seq, self.seq, []  # parts: header, line, header, line of the run since `began`
+        deltas = DELTAS if b"\r" not in block else ()
+        for line in _lines(block):
             seq += 1
-            if not line or line == b"\r":
+            if line.startswith(deltas):  # most lines of a stream; what begins like this is a notification
+                parts += (header(len(line)), line)
                 continue
-            if line[-1] == 13:
-                line = line[:-1]
-            try:
-                envelope = envelope_of(line)
-            except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-                entry = (base | seq << LINE_SHIFT, text_frame(line), False)
-            else:
-                method = envelope.method
-                if method is None or method in WATCHED or envelope.id is not msgspec.UNSET:
-                    self.seq = seq
-                    new = self._special(line, envelope)
-                    pieces.extend(new)
-                    run = new[-1] if new and isinstance(new[-1], list) else None
-                    continue
-                entry = (base | seq << LINE_SHIFT, text_frame(line), True)
-            append(entry)
-            if run is None:
-                run = []
-                pieces.append(run)
-            run.append(entry)
+            plain = self._plain(line)
+            if plain is not None:
+                parts += (header(len(plain)), plain)
+                continue
+            if parts:
+                pieces.append(self._run(began, seq - 1, parts))
+                parts = []
+            began = self.seq = seq
+            pieces.extend(self._other(line))
+        if parts:
+            pieces.append(self._run(began, seq, parts))
         self.seq = seq
         return pieces
+
+    def _run(self, began: int, seq: int, parts: list[bytes]) -> list[Entry]:
+        """Keep the plain lines began + 1 to seq."""
+        entry = (position(self.generation, began + 1), b"".join(parts), seq - began)
+        self.ring.append(entry)
+        return [entry]
+
+    def _plain(self, line: bytes) -> bytes | None:
+        """The line if it is a notification that changes no state, else None."""
+        try:
+            envelope = envelope_of(line)
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+            return None
+        method = envelope.method
+        if method is None or method in WATCHED or envelope.id is not msgspec.UNSET:
+            return None
+        return line[:-1] if line[-1] == CR else line
+
+    def _other(self, line: bytes) -> list[Piece]:
+        """A line that changes state, is an answer or a question, or no JSON object at all."""
+        if line[-1:] == b"\r":
+            line = line[:-1]
+        if not line:
+            return []
+        try:
+            return self._special(line, envelope_of(line))
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+            entry = (position(self.generation, self.seq), text_frame(line), 0)
+            self.ring.append(entry)
+            return [[entry]]
 
     def _skipped(self, block: bytes) -> bytes:
         lines = block.split(b"\n")
@@ -383,3 +411,16 @@ def _as_utf8(block: bytes) -> bytes:
     except UnicodeDecodeError:
         return block.decode("utf-8", "replace").encode()
     return block
+
+
+def _lines(block: bytes) -> list[bytes]:
+    """The lines of a block, without their ends."""
+    at, end = 0, block.find(b"\n")
+    if end < LONG_LINE:
+        return block.split(b"\n")[:-1]
+    lines, find = [], block.find
+    while end >= 0:  # split looks at each byte, find at many at once
+        lines.append(block[at:end])
+        at = end + 1
+        end = find(b"\n", at)
+    return lines

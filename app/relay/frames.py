@@ -12,12 +12,26 @@ PING = b"\x89\x00"
 
 def text_frame(payload: bytes) -> bytes:
     """One unfragmented text frame around UTF-8 bytes."""
-    size = len(payload)
+    return header(len(payload)) + payload
+
+
+def header(size: int) -> bytes:
+    """What stands before a text payload of this size."""
     if size < 126:
-        return _SHORT[size] + payload
+        return _SHORT[size]
     if size < 65536:
-        return _MEDIUM(0x81, 126, size) + payload
-    return _LONG(0x81, 127, size) + payload
+        return _MEDIUM(0x81, 126, size)
+    return _LONG(0x81, 127, size)
+
+
+def frame_size(data: bytes, at: int) -> int:
+    """How long the text frame is that begins at this offset."""
+    size = data[at + 1]
+    if size < 126:
+        return size + 2
+    if size == 126:
+        return int.from_bytes(data[at + 2 : at + 4], "big") + 4
+    return int.from_bytes(data[at + 2 : at + 10], "big") + 10
 
 
 def binary_frame(payload: bytes) -> bytes:

@@ -149,7 +149,7 @@ class Live:
         plain = numbered = None
         for client in list(self.clients.values()):
             if client.with_seq and isinstance(entries, list):
-                numbered = numbered or joined(entries, True)
+                numbered = numbered or joined(entries, with_seq=True)
                 client.ws.send_frames(numbered)
             else:
                 plain = plain or (entries if isinstance(entries, bytes) else joined(entries, False))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 
-from app.relay.frames import payload_of, text_frame
+from app.relay.frames import frame_size, payload_of, text_frame
 
 # A position: which epoch of this gateway life, line number in it, and 0 for the line itself or a count for the frames
 # of the gateway's own that came behind it: room for 2**44 lines, and 2**20 frames behind each (a runtime that stays
 # away gets one at every attempt to reach it).
 EPOCH_SHIFT, LINE_SHIFT = 64, 20
 
-# A kept frame: its position, its bytes, and whether it is an upstream line that may carry `seq`.
-Entry = tuple[int, bytes, bool]
+# What is kept: the position of the first frame, the frames one after the other, and how many upstream lines they are,
+# numbered in a row. 0: one frame that may carry no `seq`, the gateway's own or no JSON object.
+Entry = tuple[int, bytes, int]
 
 
 def position(generation: int, seq: int) -> int:
@@ -20,38 +22,63 @@ def position(generation: int, seq: int) -> int:
     return generation << EPOCH_SHIFT | seq << LINE_SHIFT
 
 
+def each(entry: Entry) -> Iterator[Entry]:
+    """The frames of an entry, one by one."""
+    where, data, lines = entry
+    if lines < 2:
+        yield entry
+        return
+    at = 0
+    while at < len(data):
+        size = frame_size(data, at)
+        yield where, data[at : at + size], 1
+        at += size
+        where += 1 << LINE_SHIFT
+
+
+def last(entry: Entry) -> int:
+    """The position of an entry's last frame."""
+    return entry[0] + (max(1, entry[2]) - 1 << LINE_SHIFT)
+
+
 def numbered(entry: Entry) -> bytes:
-    """The frame with its line number as a top-level `seq`; as it is when it has none."""
-    where, frame, is_line = entry
-    if not is_line:
-        return frame
-    body = payload_of(frame).strip()
-    comma = b"" if body[:-1].rstrip() == b"{" else b","
-    seq = (where & ((1 << EPOCH_SHIFT) - 1)) >> LINE_SHIFT
-    return text_frame(b'%s%s"seq":%d}' % (body[:-1], comma, seq))
+    """The frames with their line numbers as a top-level `seq`; as they are when they have none."""
+    if not entry[2]:
+        return entry[1]
+    out = []
+    for where, frame, _ in each(entry):
+        body = payload_of(frame).strip()
+        comma = b"" if body[:-1].rstrip() == b"{" else b","
+        seq = (where & ((1 << EPOCH_SHIFT) - 1)) >> LINE_SHIFT
+        out.append(text_frame(b'%s%s"seq":%d}' % (body[:-1], comma, seq)))
+    return b"".join(out)
 
 
 def joined(entries: list[Entry], with_seq: bool) -> bytes:
     """The frames of these entries, one after the other."""
+    if len(entries) == 1:
+        return numbered(entries[0]) if with_seq else entries[0][1]
     return b"".join([numbered(e) for e in entries] if with_seq else [e[1] for e in entries])
 
 
 class Ring:
-    """Frames in order of position, bounded in bytes and number; remembers from where on it is whole."""
+    """Frames in order of position, bounded in bytes and number; remembers from where on it is whole.
 
-    def __init__(self, max_bytes: int, max_entries: int = 20_000) -> None:
-        self.max_bytes, self.max_entries = max_bytes, max_entries
+    What came in one read stays and goes together, so that keeping it costs next to nothing.
+    """
+
+    def __init__(self, max_bytes: int, max_frames: int = 20_000) -> None:
+        self.max_bytes, self.max_frames = max_bytes, max_frames
         self.entries: deque[Entry] = deque()
-        self.bytes = 0
+        self.bytes = self.frames = 0
         self.floor = 0  # every frame after this position is here
 
     def append(self, entry: Entry) -> None:
-        """Keep a frame; the oldest go when there are too many. The newest always stays."""
+        """Keep frames; the oldest go when there are too many. The newest always stay."""
         self.entries.append(entry)
         self.bytes += len(entry[1])
-        while self.bytes > self.max_bytes or len(self.entries) > self.max_entries:
-            if len(self.entries) == 1:
-                break
+        self.frames += entry[2] or 1
+        while (self.bytes > self.max_bytes or self.frames > self.max_frames) and len(self.entries) > 1:
             self._drop()
 
     def trim(self, to_bytes: int) -> None:
@@ -60,16 +87,20 @@ class Ring:
             self._drop()
 
     def _drop(self) -> None:
-        where, frame, _ = self.entries.popleft()
-        self.bytes -= len(frame)
-        self.floor = where
+        entry = self.entries.popleft()
+        self.bytes -= len(entry[1])
+        self.frames -= entry[2] or 1
+        self.floor = last(entry)
 
     def after(self, where: int) -> list[Entry]:
         """The frames after this position."""
         found: list[Entry] = []
         for entry in reversed(self.entries):
-            if entry[0] <= where:
-                break
-            found.append(entry)
+            if entry[0] > where:
+                found.append(entry)
+                continue
+            if last(entry) > where:
+                found.extend(reversed([frame for frame in each(entry) if frame[0] > where]))
+            break
         found.reverse()
         return found

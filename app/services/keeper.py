@@ -221,7 +221,12 @@ class Keeper:
             self._set_state(event.value or "restarting", "the agent's process ended")
         elif event.name == "handshake_failed":
             self._handshake_failed(event.value)
-        elif event.name in ("thread", "thread_gone", "owner"):
+        elif event.name == "owner":
+            thread, key = event.value
+            if self._owners.get(thread) != key:  # most turns have the last one's owner: no write
+                self._owners[thread] = key
+                gevent.spawn(self._remember_thread, event)
+        elif event.name in ("thread", "thread_gone"):
             gevent.spawn(self._remember_thread, event)
 
     def _handshake_failed(self, why: str) -> None:
