@@ -125,7 +125,7 @@ def begin(services: Any) -> None:
             gevent.sleep(1.0)
             services.sockets.cut_expired(services.auth)
 
-    for work in (services.sessions.take_up, services.sessions.run_ticker, cut_expired):
+    for work in (services.sessions.take_up, services.sessions.run_ticker, services.sessions.memory.run, cut_expired):
         gevent.spawn(work)
 
 

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from relay_kit import STEADY, asks, exited, line, note, payloads, spread, turn_completed, turn_started
 
-from app.relay.fold import LINK_IDS, MAX_THREADS, PLAIN_BASE, Answer, Event, Fold, ServerRequest, number_of
+from app.relay.envelope import number_of
+from app.relay.fold import LINK_IDS, MAX_THREADS, PLAIN_BASE, Answer, Event, Fold, ServerRequest
 from app.relay.frames import payload_of
 from app.relay.link import Link
 from app.relay.ring import Ring, joined

@@ -120,20 +120,27 @@ def test_sessions_are_stored_changed_counted_and_removed(store: Store) -> None:
     assert store.run(lambda db: sessions.change(db, "a", state="running"))
     assert not store.run(lambda db: sessions.change(db, "none", state="running"))
     assert store.run(lambda db: sessions.get(db, "a")).state == "running"
-    store.run(lambda db: sessions.know_thread(db, "a", "t", 1, "key"))
+    store.run(lambda db: sessions.know_threads(db, {("a", "t"): "key"}, set(), 1))
     assert store.run(lambda db: sessions.remove(db, "a")) and not store.run(lambda db: sessions.remove(db, "a"))
     assert store.run(lambda db: sessions.known_threads(db, "a")) == {}
 
 
 def test_threads_are_remembered_with_their_owner_the_newest_last(store: Store) -> None:
     store.run(lambda db: sessions.add(db, row("a")))
+
+    def know(at: int, **known: str | None) -> None:
+        named = {("a", thread): owner for thread, owner in known.items()}
+        store.run(lambda db: sessions.know_threads(db, named, set(), at))
+
     for n in range(sessions.MAX_THREADS + 5):
-        store.run(lambda db, n=n: sessions.know_thread(db, "a", f"t{n}", n, f"k{n}"))
-    store.run(lambda db: sessions.know_thread(db, "a", "t10", 10_000))
+        know(n, **{f"t{n}": f"k{n}"})
+    know(10_000, t10=None)
     known = store.run(lambda db: sessions.known_threads(db, "a"))
     assert len(known) == sessions.MAX_THREADS and list(known)[-1] == "t10" and known["t10"] == "k10"
-    store.run(lambda db: sessions.know_thread(db, "gone", "t", 1))
-    store.run(lambda db: sessions.forget_thread(db, "a", "t10"))
+    know(10_001, t10="other", new=None)
+    known = store.run(lambda db: sessions.known_threads(db, "a"))
+    assert known["t10"] == "other" and known["new"] is None
+    store.run(lambda db: sessions.know_threads(db, {("gone", "t"): None}, {("a", "t10")}, 1))
     assert "t10" not in store.run(lambda db: sessions.known_threads(db, "a"))
 
 

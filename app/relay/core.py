@@ -12,6 +12,7 @@ import msgspec
 
 from app.errors import RPC_DEADLINE, RPC_INVALID, RPC_OVERLOADED, RPC_UNAVAILABLE
 from app.relay.adapt import Traits, adapt
+from app.relay.envelope import answer_of, number_of
 from app.relay.fold import (
     LINK_IDS,
     PLAIN_BASE,
@@ -19,9 +20,7 @@ from app.relay.fold import (
     Event,
     Fold,
     ServerRequest,
-    answer_of,
     gateway_frame,
-    number_of,
 )
 from app.relay.frames import text_frame
 from app.relay.inbound import Frame, encode, top_level

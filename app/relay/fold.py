@@ -11,11 +11,24 @@ from typing import Any
 
 import msgspec
 
+from app.relay.envelope import (
+    Envelope,
+    Life,
+    Params,
+    answer_of,
+    as_utf8,
+    envelope_of,
+    exit_text,
+    life_note_of,
+    lines_of,
+    note_of,
+    number_of,
+    question_key,
+)
 from app.relay.frames import header, text_frame
 from app.relay.ring import EPOCH_SHIFT, LINE_SHIFT, Entry, Ring, position
 
 CR = 13
-LONG_LINE = 512  # bytes from which on searching for line ends is cheaper than splitting
 DELTAS = tuple(
     b'{"method":"item/%s"' % name
     for name in (b"agentMessage/delta", b"commandExecution/outputDelta", b"reasoning/summaryTextDelta")
@@ -23,53 +36,6 @@ DELTAS = tuple(
 LINK_IDS = 2**31  # a link's requests are numbered link * 2**31 + n; n = 0 is the handshake
 PLAIN_BASE = 1_000_000_000  # first id on a plain link
 MAX_THREADS, MAX_QUESTIONS = 200, 1000  # the newest of each are kept
-
-
-class Envelope(msgspec.Struct):
-    """What routing needs of a line."""
-
-    method: str | None = None
-    id: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-
-
-class _Named(msgspec.Struct):
-    id: str = ""
-
-
-class _Params(msgspec.Struct):
-    threadId: str = ""
-    turnId: str | None = None
-    turn: _Named | None = None
-    thread: _Named | None = None
-    requestId: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-
-
-class _Life(msgspec.Struct):  # apart: an app-server may use these names for something else
-    life: int = 0
-    code: int | None = None
-    signal: int | None = None
-    reason: str = ""
-    state: str = ""
-    stderr: str = ""
-
-
-class _Note(msgspec.Struct):
-    params: _Params = msgspec.field(default_factory=_Params)
-
-
-class _LifeNote(msgspec.Struct):
-    params: _Life = msgspec.field(default_factory=_Life)
-
-
-class _Answer(msgspec.Struct):
-    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    error: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-
-
-envelope_of = msgspec.json.Decoder(Envelope).decode
-_note_of = msgspec.json.Decoder(_Note).decode
-_life_note_of = msgspec.json.Decoder(_LifeNote).decode
-_answer_of = msgspec.json.Decoder(_Answer).decode
 
 
 @dataclass(slots=True)
@@ -109,33 +75,10 @@ def gateway_frame(method: str, params: dict[str, Any]) -> bytes:
     return text_frame(json.dumps({"method": method, "params": params}, separators=(",", ":")).encode())
 
 
-def question_key(id: bytes) -> bytes:
-    """The same for every way to write the same id: a string may be escaped in many."""
-    if not id.startswith(b'"'):
-        return id
-    try:
-        return msgspec.json.encode(msgspec.json.decode(id))
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return id
-
-
 def settled_frame(request: ServerRequest) -> bytes:
     """What a client is told when a question needs no answer any more; its id as the app-server wrote it."""
     params = b'{"threadId":%s,"requestId":%s}' % (json.dumps(request.thread).encode(), request.id)
     return text_frame(b'{"method":"serverRequest/resolved","params":%s}' % params)
-
-
-def answer_of(line: bytes) -> _Answer:
-    """Result and error of a response line, as written; neither if it can't be read."""
-    try:
-        return _answer_of(line)
-    except (msgspec.MsgspecError, RecursionError):
-        return _Answer()
-
-
-def number_of(id: bytes) -> int:
-    """A request id of the gateway's own as a number; -1 for any other id."""
-    return int(id) if len(id) < 20 and id.isdigit() else -1
 
 
 @dataclass
@@ -206,13 +149,13 @@ class Fold:
     def feed(self, block: bytes) -> list[Piece]:
         """Fold whole lines in."""
         if not block.isascii():
-            block = _as_utf8(block)
+            block = as_utf8(block)
         if self.skip:
             block = self._skipped(block)
         pieces: list[Piece] = []
         seq, began, parts = self.seq, self.seq, []  # parts: header, line, header, line of the run since `began`
         deltas = DELTAS if b"\r" not in block else ()
-        for line in _lines(block):
+        for line in lines_of(block):
             seq += 1
             if line.startswith(deltas):  # most lines of a stream; what begins like this is a notification
                 parts += (header(len(line)), line)
@@ -308,8 +251,8 @@ class Fold:
             self.ring.append(entry)
             return [[entry]]
         if not raw and method.startswith("bridge/"):
-            return WATCHED[method](self, _read(_life_note_of, line, _Life), entry)
-        params = _read(_note_of, line, _Params)
+            return WATCHED[method](self, _read(life_note_of, line, Life), entry)
+        params = _read(note_of, line, Params)
         if raw:
             key = question_key(raw)
             request = ServerRequest(raw, method, params.threadId, params.turnId, entry[1])
@@ -333,7 +276,7 @@ class Fold:
         self.ring.append(entry)
         return [entry]
 
-    def _turn_started(self, params: _Params, entry: Entry) -> list[Piece]:
+    def _turn_started(self, params: Params, entry: Entry) -> list[Piece]:
         if not params.threadId:
             return [self._broadcast(entry)]
         turn = params.turnId or (params.turn.id if params.turn else "")
@@ -341,7 +284,7 @@ class Fold:
         pieces: list[Piece] = [Event("thread", params.threadId)] if self.know(params.threadId) else []
         return [*pieces, self._broadcast(entry)]
 
-    def _turn_completed(self, params: _Params, entry: Entry) -> list[Piece]:
+    def _turn_completed(self, params: Params, entry: Entry) -> list[Piece]:
         turn = params.turnId or (params.turn.id if params.turn else "")
         self.turns.pop(params.threadId, None)
         for raw, request in list(self.requests.items()):
@@ -349,25 +292,25 @@ class Fold:
                 del self.requests[raw]
         return [self._broadcast(entry), Event("turn_completed", params.threadId)]
 
-    def _resolved(self, params: _Params, entry: Entry) -> list[Piece]:
+    def _resolved(self, params: Params, entry: Entry) -> list[Piece]:
         if params.requestId is not msgspec.UNSET:
             self.requests.pop(question_key(bytes(params.requestId)), None)
         return [self._broadcast(entry)]
 
-    def _thread_started(self, params: _Params, entry: Entry) -> list[Piece]:
+    def _thread_started(self, params: Params, entry: Entry) -> list[Piece]:
         thread = params.thread.id if params.thread else params.threadId
         pieces: list[Piece] = [Event("thread", thread)] if thread and self.know(thread) else []
         return [*pieces, self._broadcast(entry)]
 
-    def _thread_gone(self, params: _Params, entry: Entry) -> list[Piece]:
+    def _thread_gone(self, params: Params, entry: Entry) -> list[Piece]:
         self.threads.pop(params.threadId, None)
         return [Event("thread_gone", params.threadId), self._broadcast(entry)]
 
-    def _exited(self, params: _Life, entry: Entry) -> list[Piece]:
+    def _exited(self, params: Life, entry: Entry) -> list[Piece]:
         over = [Event("turn_completed", thread) for thread in self.turns]
         return [self.lost(exit_text(params), params.state or "restarting"), Event("exited", params.state), *over]
 
-    def _started(self, params: _Life, entry: Entry) -> list[Piece]:
+    def _started(self, params: Life, entry: Entry) -> list[Piece]:
         self.life, self.handshake = params.life, None
         return [Event("started", params.life)]
 
@@ -389,38 +332,3 @@ def _read(decode: Callable[[bytes], Any], line: bytes, empty: Callable[[], Any])
         return decode(line).params
     except (msgspec.MsgspecError, RecursionError):
         return empty()
-
-
-def exit_text(params: _Life) -> str:
-    """How the app-server ended, in words for a person, with the last it said."""
-    if params.signal is not None:
-        how = f"was killed by signal {params.signal}"
-    elif params.code is not None:
-        how = f"exited with code {params.code}"
-    else:
-        how = params.reason
-    why = "" if params.reason in ("exited", how) else f" ({params.reason})"
-    said = f": {params.stderr.splitlines()[-1][:300]}" if params.stderr.strip() else ""
-    return f"the agent's process {how}{why}{said}"
-
-
-def _as_utf8(block: bytes) -> bytes:
-    """A text frame must be valid UTF-8: what is not is replaced."""
-    try:
-        block.decode()
-    except UnicodeDecodeError:
-        return block.decode("utf-8", "replace").encode()
-    return block
-
-
-def _lines(block: bytes) -> list[bytes]:
-    """The lines of a block, without their ends."""
-    at, end = 0, block.find(b"\n")
-    if end < LONG_LINE:
-        return block.split(b"\n")[:-1]
-    lines, find = [], block.find
-    while end >= 0:  # split looks at each byte, find at many at once
-        lines.append(block[at:end])
-        at = end + 1
-        end = find(b"\n", at)
-    return lines

@@ -7,7 +7,8 @@ last started a turn, or the first that is there. Only that client's answer count
 from __future__ import annotations
 
 from app.errors import RPC_INVALID
-from app.relay.fold import Fold, ServerRequest, question_key, settled_frame
+from app.relay.envelope import question_key
+from app.relay.fold import Fold, ServerRequest, settled_frame
 from app.relay.inbound import Frame, encode
 from app.relay.messages import Out, error_frame
 

@@ -15,13 +15,14 @@ from typing import Any
 import gevent
 from gevent.event import Event as Flag
 
-from app.clock import monotonic_s, now_ms
+from app.clock import monotonic_s
 from app.errors import ArgusError, Unavailable
 from app.provisioners import Handle, Provisioner, Spec
 from app.relay.core import Core
 from app.relay.fold import Event
 from app.relay.link import Attach, Link, open_attached, open_plain
 from app.relay.live import Live
+from app.services.threads import ThreadMemory
 from app.settings import Settings
 from app.store import sessions
 from app.store.database import Store
@@ -44,11 +45,12 @@ class Keeper:
         row: SessionRow,
         settings: Settings,
         store: Store,
+        threads: ThreadMemory,
         provisioner: Provisioner,
         term: int,
         spec: Callable[[SessionRow], Spec],
     ) -> None:
-        self.row, self._settings, self._store = row, settings, store
+        self.row, self._settings, self._store, self._threads = row, settings, store, threads
         self._provisioner, self._term, self._spec = provisioner, term, spec
         self._handle: Handle | None = json.loads(row.handle) if row.handle else None
         core = Core(settings.ring_bytes, provisioner.traits(row.id), settings.connect_timeout_s)
@@ -225,9 +227,11 @@ class Keeper:
             thread, key = event.value
             if self._owners.get(thread) != key:  # most turns have the last one's owner: no write
                 self._owners[thread] = key
-                gevent.spawn(self._remember_thread, event)
-        elif event.name in ("thread", "thread_gone"):
-            gevent.spawn(self._remember_thread, event)
+                self._threads.remember(self.row.id, thread, key)
+        elif event.name == "thread":
+            self._threads.remember(self.row.id, event.value)
+        elif event.name == "thread_gone":
+            self._threads.forget(self.row.id, event.value)
 
     def _handshake_failed(self, why: str) -> None:
         """Begin with a fresh app-server; clients that wait are told."""
@@ -261,13 +265,3 @@ class Keeper:
             self._store.run(lambda db: sessions.change(db, self.row.id, **values))
         except Unavailable as error:  # said in the log by the store; the session itself goes on
             log.warning("session %s: its state was not stored: %s", self.row.id, error.text)
-
-    def _remember_thread(self, event: Event) -> None:
-        try:
-            if event.name == "thread_gone":
-                self._store.run(lambda db: sessions.forget_thread(db, self.row.id, event.value))
-                return
-            thread, owner = event.value if event.name == "owner" else (event.value, None)
-            self._store.run(lambda db: sessions.know_thread(db, self.row.id, thread, now_ms(), owner))
-        except Unavailable as error:
-            log.warning("session %s: thread not remembered: %s", self.row.id, error.text)

@@ -19,6 +19,7 @@ from app.provisioners import Provisioner, Spec
 from app.provisioners.static import StaticProvisioner
 from app.services.auth import Principal
 from app.services.keeper import Keeper
+from app.services.threads import ThreadMemory
 from app.settings import Settings
 from app.store import sessions as rows
 from app.store.database import Store
@@ -40,6 +41,7 @@ class Sessions:
         self._lock = RLock()  # which keepers there are; never held while a runtime starts
         self._term = store.run(rows.next_term)
         self._closing = False
+        self.memory = ThreadMemory(store)
 
     # -- at start and at the end
 
@@ -86,6 +88,7 @@ class Sessions:
         for keeper in list(self._keepers.values()):
             pool.spawn(keeper.stop, runtimes_too, "the gateway ends")
         pool.join(timeout=4)
+        self.memory.flush()
 
     # -- for callers
 
@@ -166,6 +169,7 @@ class Sessions:
 
     def threads(self, id: str) -> list[str]:
         """Ids of its threads, the latest used first."""
+        self.memory.flush()
         return [*self._store.run(lambda db: rows.known_threads(db, id))][::-1]
 
     def list(self) -> list[SessionRow]:
@@ -215,7 +219,9 @@ class Sessions:
         with self._lock:
             keeper = self._keepers.get(row.id)
             if keeper is None:
-                keeper = Keeper(row, self._settings, self._store, self._provisioner, self._term, self._spec)
+                keeper = Keeper(
+                    row, self._settings, self._store, self.memory, self._provisioner, self._term, self._spec
+                )
                 self._keepers[row.id] = keeper
             return keeper
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, tuple_, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from app.store.schema import gateway, sessions, threads
 
-MAX_THREADS = 200  # remembered per session: the newest
+MAX_THREADS = 200  # given back per session: the newest
 
 
 @dataclass(frozen=True)
@@ -73,24 +73,30 @@ def remove(db: Connection, id: str) -> bool:
     return db.execute(delete(sessions).where(sessions.c.id == id)).rowcount == 1
 
 
-def know_thread(db: Connection, session_id: str, thread_id: str, now_ms: int, owner: str | None = None) -> None:
-    """Remember a thread, and who ran a turn on it last; idempotent."""
-    if get(db, session_id) is None:
-        return
-    values = {"seen_at_ms": now_ms} | ({"owner": owner} if owner else {})
-    row = upsert(threads).values(session_id=session_id, thread_id=thread_id, **values)
-    db.execute(row.on_conflict_do_update(index_elements=["session_id", "thread_id"], set_=values))
-    newest = select(threads.c.thread_id).where(threads.c.session_id == session_id)
-    newest = newest.order_by(threads.c.seen_at_ms.desc()).limit(MAX_THREADS)
-    db.execute(delete(threads).where(threads.c.session_id == session_id, threads.c.thread_id.not_in(newest)))
+def know_threads(
+    db: Connection, known: dict[tuple[str, str], str | None], gone: set[tuple[str, str]], now_ms: int
+) -> None:
+    """Remember threads by (session, thread), with who ran a turn on them last where that is known; forget others.
 
-
-def forget_thread(db: Connection, session_id: str, thread_id: str) -> None:
-    """The thread was archived or deleted."""
-    db.execute(delete(threads).where(threads.c.session_id == session_id, threads.c.thread_id == thread_id))
+    Idempotent; threads of sessions that are gone are passed over.
+    """
+    if gone:
+        db.execute(delete(threads).where(tuple_(threads.c.session_id, threads.c.thread_id).in_(gone)))
+    there = set(db.scalars(select(sessions.c.id).where(sessions.c.id.in_({session for session, _ in known}))))
+    for with_owner in (False, True):
+        rows = [
+            {"session_id": session, "thread_id": thread, "seen_at_ms": now_ms} | ({"owner": owner} if owner else {})
+            for (session, thread), owner in known.items()
+            if session in there and bool(owner) is with_owner
+        ]
+        if rows:
+            row = upsert(threads)
+            news = {name: row.excluded[name] for name in ("seen_at_ms", *(["owner"] if with_owner else []))}
+            db.execute(row.on_conflict_do_update(index_elements=["session_id", "thread_id"], set_=news), rows)
 
 
 def known_threads(db: Connection, session_id: str) -> dict[str, str | None]:
-    """Thread ids with their last owner, the newest last."""
+    """Ids of the newest threads with their last owner, the newest last."""
     rows = select(threads.c.thread_id, threads.c.owner).where(threads.c.session_id == session_id)
-    return {thread: owner for thread, owner in db.execute(rows.order_by(threads.c.seen_at_ms))}
+    found = db.execute(rows.order_by(threads.c.seen_at_ms.desc(), threads.c.thread_id).limit(MAX_THREADS))
+    return dict(reversed([(thread, owner) for thread, owner in found]))

@@ -1,0 +1,63 @@
+"""Remembers threads and who ran a turn on them last, in the store, some at a time.
+
+A turn must not wait for the disk, and a hundred sessions that begin a turn at once must not make a hundred
+transactions: what is learned is written together a moment later. What a kill takes away is found again in the ring.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import gevent
+from gevent.event import Event
+
+from app.clock import now_ms
+from app.errors import Unavailable
+from app.store import sessions
+from app.store.database import Store
+
+log = logging.getLogger("argus.threads")
+
+TOGETHER_S = 0.1
+
+
+class ThreadMemory:
+    """The only writer of thread rows. `remember` and `forget` do not wait; they may be called on the hub."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._known: dict[tuple[str, str], str | None] = {}  # (session, thread) -> owner, or None for no news of it
+        self._gone: set[tuple[str, str]] = set()
+        self._dirty = Event()
+
+    def remember(self, session: str, thread: str, owner: str | None = None) -> None:
+        """A thread was seen; `owner`: the key of the client whose turn it is."""
+        key = (session, thread)
+        self._gone.discard(key)
+        self._known[key] = owner or self._known.get(key)
+        self._dirty.set()
+
+    def forget(self, session: str, thread: str) -> None:
+        """A thread was archived or deleted."""
+        self._known.pop((session, thread), None)
+        self._gone.add((session, thread))
+        self._dirty.set()
+
+    def run(self) -> None:
+        """Write for ever."""
+        while True:
+            self._dirty.wait()
+            gevent.sleep(TOGETHER_S)
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what there is, in one transaction."""
+        self._dirty.clear()
+        known, self._known = self._known, {}
+        gone, self._gone = self._gone, set()
+        if not known and not gone:
+            return
+        try:
+            self._store.run(lambda db: sessions.know_threads(db, known, gone, now_ms()))
+        except Unavailable as error:
+            log.warning("%d threads were not remembered: %s", len(known), error.text)
