@@ -13,6 +13,8 @@ import os
 import re
 import signal
 import sys
+import time
+from pathlib import Path
 from typing import Any
 
 from app import VERSION
@@ -20,6 +22,8 @@ from app.errors import StartRefused
 from app.settings import Settings, unknown
 
 log = logging.getLogger("argus")
+
+LAST_WORDS_S = 3.0  # how long sockets may take to close and requests to be answered at the end
 
 SECRET_IN_URL = re.compile(r"\b(token|ticket|secret)=[^&\s\"'#]+", re.IGNORECASE)
 
@@ -61,7 +65,7 @@ def check_server(config: Any, settings: Settings) -> None:
     if "gevent" not in str(config.worker_class_str):
         raise StartRefused("The worker class must be gevent: start gunicorn without -k, or with -k gevent.")
     if settings.auth == "off":
-        wide = [str(address) for address in config.address if not is_loopback(address)]
+        wide = [f"{address[0]}:{address[1]}" for address in config.address if not is_loopback(address)]
         if wide or "*" in settings.cors_origins:
             raise StartRefused(
                 f"ARGUS_AUTH=off works on loopback addresses only, and without ARGUS_CORS_ORIGINS=*: it would open "
@@ -102,18 +106,29 @@ def announce(services: Any, url: str) -> None:
     os.replace(fresh, path)
     for warning in unknown():
         print(f"warning: {warning}", file=sys.stderr)
-    say = [f"Argus {VERSION} at {url}, home {settings.home}", f"agent: {services.agent.name} ({services.agent.why})"]
-    if services.agent.warning:
-        say.append(f"warning: {services.agent.warning}")
-    if settings.provision_mode == "process":
+    print("\n".join(start_lines(services, url)), flush=True)
+
+
+def start_lines(services: Any, url: str) -> list[str]:
+    """What a person reads when the gateway has started."""
+    settings: Settings = services.settings
+    say = [f"Argus {VERSION} at {url}, home {settings.home}"]
+    if settings.provision_mode == "static":
+        say.append("agents: upstreams that somebody else runs (ARGUS_PROVISION_MODE=static)")
+    else:
+        say.append(f"agent: {services.agent.name} ({services.agent.why})")
+        if services.agent.warning:
+            say.append(f"warning: {services.agent.warning}")
         say.append("runtimes: processes of this machine, not isolated from your files (docs/security.md)")
+    if not is_loopback((settings.bind, settings.port)):
+        say.append(f"open to the network: {settings.bind} can be reached from other machines; put TLS in front of it")
     if services.auth.required:
-        say.append(
-            f"open: {url}/#ticket={services.auth.make_ticket()} (good once, 10 minutes; ./argus link makes another)"
-        )
+        home = "" if settings.home == Path.home() / ".argus" else f" --home {settings.home}"
+        ticket = services.auth.make_ticket()
+        say.append(f"open: {url}/#ticket={ticket} (good once, 10 minutes; ./argus link{home} makes another)")
     else:
         say.append(f"open: {url}/ (ARGUS_AUTH=off: whoever reaches this address is let in)")
-    print("\n".join(say), flush=True)
+    return say
 
 
 def begin(services: Any) -> None:
@@ -141,16 +156,26 @@ def take_over_signals(worker: Any, services: Any) -> None:
     """gunicorn's worker would cut sockets without a close frame, after the grace time; ours says 1012 at once."""
     import gevent
 
-    from app.relay.websocket import close_all
+    from app.relay.websocket import close_all, open_sockets
 
     ended = []
 
     def end(runtimes_too: bool) -> None:
-        if not ended:
-            ended.append(True)
-            worker.alive = False
-            close_all(1012, "the gateway restarts")
-            services.sessions.close(runtimes_too and services.settings.provision_mode == "process")
+        if ended:
+            return
+        ended.append(True)
+        worker.alive = False
+        runtimes_too = runtimes_too and services.settings.provision_mode == "process"
+        live = services.sessions.counts()["live"]
+        close_all(1012, "the gateway stops or restarts")
+        services.sessions.close(runtimes_too)
+        what = "ended with it" if runtimes_too else "go on; the next start takes them up, ./argus down ends them"
+        print(f"argus: stopped; {live} sessions {what}" if live else "argus: stopped", flush=True)
+        deadline = time.monotonic() + LAST_WORDS_S
+        while (open_sockets() or services.requests) and time.monotonic() < deadline:
+            gevent.sleep(0.02)
+        worker.log.debug("every request is answered")
+        os._exit(0)  # gunicorn would wait the whole grace time for idle keep-alive connections
 
     def on_signal(number: int, frame: Any) -> None:
         worker.alive = False

@@ -35,6 +35,12 @@ def _path(text: str) -> Path:
     return path
 
 
+def _secret(text: str) -> str:
+    if text and (len(text) < 8 or len(text.split()) != 1 or not text.isprintable()):
+        raise ValueError
+    return text
+
+
 def _items(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
@@ -88,7 +94,7 @@ def choice(*words: str) -> Kind:
 
 
 TEXT = Kind("any text", str.strip)
-SECRET = Kind("any text without blanks; treat it as a password", str.strip)
+SECRET = Kind("at least 8 characters without blanks; treat it as a password", _secret)
 PATH = Kind("an absolute path, or one that begins with ~", _path)
 ITEMS = Kind("a comma-separated list", _items)
 UPSTREAMS = Kind('a JSON object {"name": {"host", "port", "bridge", "secret"}}', _upstreams)

@@ -34,6 +34,7 @@ class Services:
     agent: agents.Choice
     lock: int
     sockets: OpenSockets
+    requests: int = 0  # being answered now
 
 
 def provisioner(settings: Settings) -> Provisioner:

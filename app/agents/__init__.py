@@ -36,12 +36,12 @@ def choose(settings: Settings, home: Path | None = None) -> Choice:
     if settings.agent == "demo":
         return Choice("demo", "ARGUS_AGENT=demo")
     if settings.agent == "codex":
-        warning = "" if login else "Codex has no login yet: run `codex login`, or set OPENAI_API_KEY."
+        warning = "" if login else f"Codex has no login yet: run `{codex.login_command()}`, or set OPENAI_API_KEY."
         return Choice("codex", "ARGUS_AGENT=codex", warning)
     if settings.runtime_cmd:
         return Choice("codex", "ARGUS_RUNTIME_CMD is set")
     if codex.installed() is None:
         return Choice("demo", "Codex is not installed; `./argus up --agent codex` installs it")
     if not login:
-        return Choice("demo", "Codex is installed but has no login; `codex login` or OPENAI_API_KEY gives it one")
+        return Choice("demo", f"Codex is installed but has no login; `{codex.login_command()}` gives it one")
     return Choice("codex", f"Codex is installed and has a login ({login})")

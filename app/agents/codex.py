@@ -37,6 +37,12 @@ def command(runtime_cmd: str) -> list[str] | str:
     return [str(program), "app-server"]
 
 
+def login_command() -> str:
+    """What a person types to log in."""
+    wrapper = INSTALLED_AT / "node_modules" / ".bin" / "codex"
+    return f"{wrapper} login" if wrapper.exists() else "codex login"
+
+
 def login(home: Path | None = None) -> str | None:
     """What Codex can log in with, in words, or None."""
     codex_home = Path(child_variable("CODEX_HOME") or (home or Path.home()) / ".codex")

@@ -37,10 +37,12 @@ def install(app: Flask) -> None:
     """Put the policy before every request of this application."""
     app.before_request(check)
     app.after_request(finish)
+    app.teardown_request(count_down)
 
 
 def check() -> Response | None:
     """Before every request. Raises Forbidden or Unauthorized."""
+    services().requests += 1
     is_socket = request.environ.get("HTTP_UPGRADE", "").lower() == "websocket"
     if not is_socket:
         gevent.sleep(0)  # a keep-alive connection with the next request ready would starve the others
@@ -56,6 +58,11 @@ def check() -> Response | None:
         return None  # an unknown path; a public one; a socket is checked once it is accepted
     g.principal = identify(request.headers.get("Authorization"), request.args.get("token"))
     return None
+
+
+def count_down(error: BaseException | None) -> None:
+    """After every request, however it ended."""
+    services().requests -= 1
 
 
 def identify(header: str | None, token: str | None) -> Principal:

@@ -21,6 +21,7 @@ STATUS = {"running": "running", "restarting": "running", "created": "created"}
 def shown(row: SessionRow) -> dict[str, Any]:
     """A session as the API shows it: the reference's five fields first."""
     state = services().sessions.state_of(row)
+    turns, questions = services().sessions.busy(row.id)
     return {
         "sessionId": row.id,
         "containerId": None,
@@ -31,6 +32,8 @@ def shown(row: SessionRow) -> dict[str, Any]:
         "title": row.title,
         "state": state,
         "reason": row.reason,
+        "openTurns": turns,
+        "openQuestions": questions,
         "createdAtMs": row.created_at_ms,
         "lastActiveAtMs": row.active_at_ms,
     }

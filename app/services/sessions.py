@@ -183,6 +183,12 @@ class Sessions:
             return keeper.state
         return "created" if row.state == "created" else "stopped"
 
+    def busy(self, id: str) -> tuple[int, int]:
+        """How many of its turns run, and how many questions wait for a person."""
+        keeper = self._keepers.get(id)
+        fold = keeper.live.core.fold if keeper else None
+        return (len(fold.turns), sum(not r.answered for r in fold.requests.values())) if fold else (0, 0)
+
     def delete(self, id: str) -> None:
         """End the runtime, close its clients, remove row and the session's own files. Raises NotFound."""
         row = self.get(id)

@@ -138,13 +138,21 @@ export class Connection {
     }
     if (message.method === 'argus/session') this.#hello(message.params);
     else if (message.method === undefined && this.#pending.has(message.id)) this.#answered(message);
-    else if (!Number.isInteger(message.seq)) this.#on.frame(message);
+    else if (message.method === 'argus/gap') this.restart(this.cursor); // answered with `resume: gap`
+    else if (!Number.isInteger(message.seq)) this.#own(message);
     else if (message.seq <= this.cursor.seq) this.restart(null);
     else {
       this.cursor.seq = message.seq;
       if (this.#replayed !== null) this.#replayed += 1;
       this.#on.frame(message);
     }
+  }
+
+  /** A frame of the gateway's own; a new agent process may count in a new epoch. */
+  #own(message) {
+    const cursor = message.method === 'argus/runtime' && parseCursor(message.params.cursor ?? '');
+    if (cursor && cursor.epoch !== this.cursor.epoch) this.cursor = cursor;
+    this.#on.frame(message);
   }
 
   #hello(params) {

@@ -68,7 +68,9 @@ export class Sessions {
 
   /** A session's state, as well as it is known. */
   live(session) {
-    return this.shown?.[0] === session.sessionId ? this.shown[1] : session.state;
+    if (this.shown?.[0] === session.sessionId) return this.shown[1];
+    if (session.openQuestions) return 'waiting';
+    return session.openTurns ? 'working' : session.state;
   }
 
   #tell() {

@@ -91,7 +91,7 @@ export function describe(item, now = Date.now()) {
 /** How a turn ended, if that needs saying. */
 export function endOfTurn(turn) {
   const after = turn.durationMs ? ` after ${duration(turn.durationMs)}` : '';
-  if (turn.status === 'failed') return `Failed${after}: ${turn.error?.message ?? 'no reason was given'}`;
+  if (turn.status === 'failed') return `Failed: ${turn.error?.message ?? 'no reason was given'}`;
   if (turn.status !== 'interrupted') return '';
   return turn.reason ? `Interrupted: ${turn.reason}` : `Stopped${after}.`;
 }

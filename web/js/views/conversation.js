@@ -106,6 +106,7 @@ class Conversation {
     const waits = this.talk.status.state === 'waiting';
     if (!this.talk.connection.live || !this.talk.loaded) {
       this.first = waits ? null : text;
+      this.offline = waits;
       this.composer.note(waits ? 'Not connected. Your text stays here.' : 'Sent as soon as the session is open.');
       return false;
     }
@@ -152,6 +153,8 @@ class Conversation {
     this.log.draw(talk);
     this.cards.draw();
     document.title = `${talk.requests.size ? '(!) ' : ''}${this.title.textContent} · Argus`;
+    if (this.offline && this.talk.connection.live) this.composer.note('');
+    this.offline &&= !this.talk.connection.live;
     this.#sendFirst();
   }
 
