@@ -272,3 +272,16 @@ def test_a_slow_reader_is_found_out_by_the_gateway_not_by_luck() -> None:
         fast, slow = _fast_and_slow(gateway)
         until(lambda: "too slow" in gateway.said() or slow.closed().code == 1013, 30)
         assert fast.result("argus/ping")["ok"]
+
+
+def test_a_flood_of_tiny_fragments_leaves_the_others_their_time(gateway: Gateway) -> None:
+    client = gateway.client()
+    client.ready()
+    tiny = b"\x01\x80\0\0\0\0" + b"\x00\x81\0\0\0\0x" * 200_000
+    with raw_socket(gateway, client.session) as sock, ThreadPoolExecutor() as pool:
+        sent = pool.submit(sock.sendall, tiny)
+        answered = 0
+        while not sent.done():
+            answered += client.result("argus/ping", timeout_s=5)["ok"]
+        sent.result()
+    assert answered > 20  # a read's worth of fragments at a time would leave room for two or three

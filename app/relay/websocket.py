@@ -31,7 +31,7 @@ log = logging.getLogger("argus.ws")
 MESSAGE_LIMIT = 16 << 20
 BUFFER_LIMIT = 8 << 20
 PING_AFTER_S = 20.0
-READS_IN_A_ROW = 8
+FRAMES_IN_A_ROW = 64
 CLOSE_WAIT_S = 1.0  # how long a peer may take to answer a close frame
 DRAIN_WAIT_S = 30.0  # how long a slow peer that is being closed may stand still with frames still to come
 _open: set[WebSocket] = set()
@@ -43,8 +43,8 @@ class WebSocket:
 
     # fmt: off
     __slots__ = (
-        "__weakref__", "_closed_by_peer", "_closing_at", "_failed", "_message", "_outbound", "_pinged", "_progress",
-        "_protocol", "_reads", "_seen", "_sock", "close_code", "close_reason", "limit", "on_overflow",
+        "__weakref__", "_closed_by_peer", "_closing_at", "_failed", "_frames", "_message", "_outbound", "_pinged",
+        "_progress", "_protocol", "_seen", "_sock", "close_code", "close_reason", "limit", "on_overflow",
     )
     # fmt: on
 
@@ -54,7 +54,7 @@ class WebSocket:
         self._outbound = Outbound(sock._sock, buffer_limit, on_gone=self._shutdown)
         self._seen, self._pinged, self._progress = time.monotonic(), False, 0
         self._closing_at: float | None = None
-        self._reads = 0
+        self._frames = 0
         self._closed_by_peer = self._failed = False
         self._message = bytearray()
         self.close_code: int | None = None
@@ -106,9 +106,6 @@ class WebSocket:
                 if not data:
                     self._closed_by_peer = True
                     raise ConnectionClosed(self.close_code or 1006, self.close_reason)
-                self._reads += 1
-                if self._reads % READS_IN_A_ROW == 0:
-                    gevent.sleep(0)  # a peer that always has more must not starve the others
                 self._seen, self._pinged = time.monotonic(), False
                 self._protocol.receive_bytes(data)
         return None
@@ -116,6 +113,9 @@ class WebSocket:
     def _next_message(self) -> str | bytes | None:
         try:
             for frame in self._protocol.received_frames():
+                self._frames += 1
+                if self._frames % FRAMES_IN_A_ROW == 0:
+                    gevent.sleep(0)  # a peer that always has more must not starve the others
                 message = self._on_frame(frame)
                 if message is not None:
                     return message
