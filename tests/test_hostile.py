@@ -277,11 +277,33 @@ def test_a_slow_reader_is_found_out_by_the_gateway_not_by_luck() -> None:
 def test_a_flood_of_tiny_fragments_leaves_the_others_their_time(gateway: Gateway) -> None:
     client = gateway.client()
     client.ready()
-    tiny = b"\x01\x80\0\0\0\0" + b"\x00\x81\0\0\0\0x" * 200_000
+    tiny = b"\x01\x80\0\0\0\0" + b"\x00\x81\0\0\0\0x" * 200_000 + b"\x80\x80\0\0\0\0"
+
+    def flood(sock: socket.socket) -> bytes:
+        sock.sendall(tiny)
+        data = b""
+        while b"not JSON" not in data:
+            data += sock.recv(65536)
+        return data
+
     with raw_socket(gateway, client.session) as sock, ThreadPoolExecutor() as pool:
-        sent = pool.submit(sock.sendall, tiny)
-        answered = 0
-        while not sent.done():
+        sock.settimeout(60)
+        flooded, answered = pool.submit(flood, sock), 0
+        while not flooded.done():
             answered += client.result("argus/ping", timeout_s=5)["ok"]
-        sent.result()
+        assert flooded.result()
     assert answered > 20  # a read's worth of fragments at a time would leave room for two or three
+
+
+def test_a_socket_ends_without_an_http_answer_or_a_word_in_the_log(own_gateway: Gateway) -> None:
+    client = own_gateway.client()
+    with raw_socket(own_gateway, client.session) as sock:
+        sock.sendall(masked(8, b"\x03\xe8"))
+        sock.settimeout(15)
+        data = b""
+        while part := sock.recv(65536):
+            data += part
+    assert b"HTTP/1.1" not in data and data.endswith(b"\x88\x02\x03\xe8")
+    client.close()
+    own_gateway.stop()
+    assert "Error" not in own_gateway.said() and "Traceback" not in own_gateway.said()

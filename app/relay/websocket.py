@@ -94,21 +94,24 @@ class WebSocket:
 
     def receive(self, timeout: float | None = None) -> str | bytes | None:
         """The next message, or None after `timeout` seconds. Only the handler's greenlet may call it."""
-        with gevent.Timeout(timeout, False):
-            while True:
-                message = self._next_message()
-                if message is not None:
-                    return message
-                try:
-                    data = self._sock.recv(65536)
-                except OSError:
-                    data = b""
-                if not data:
-                    self._closed_by_peer = True
-                    raise ConnectionClosed(self.close_code or 1006, self.close_reason)
-                self._seen, self._pinged = time.monotonic(), False
-                self._protocol.receive_bytes(data)
-        return None
+        if timeout is not None:
+            with gevent.Timeout(timeout, False):
+                return self.receive()
+            return None
+        while True:
+            message = self._next_message()
+            if message is not None:
+                return message
+            try:
+                data = self._sock.recv(65536)
+            except OSError:
+                data = b""
+            if not data:
+                self._closed_by_peer = True
+                raise ConnectionClosed(self.close_code or 1006, self.close_reason)
+            self._seen, self._pinged = time.monotonic(), False
+            self._protocol.receive_bytes(data)
+            data = b""  # nothing of it is kept while the next is waited for
 
     def _next_message(self) -> str | bytes | None:
         try:
