@@ -14,7 +14,7 @@ except StartRefused as error:
 bind = f"[{settings.bind}]:{settings.port}" if ":" in settings.bind else f"{settings.bind}:{settings.port}"
 worker_class = "gevent"
 workers = 1
-worker_connections = 20000
+worker_connections = serving.raise_file_limit(20000)
 backlog = 2048
 keepalive = 30
 timeout = 120

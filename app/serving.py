@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import re
+import resource
 import signal
 import sys
 import time
@@ -71,6 +72,15 @@ def check_server(config: Any, settings: Settings) -> None:
                 f"ARGUS_AUTH=off works on loopback addresses only, and without ARGUS_CORS_ORIGINS=*: it would open "
                 f"{', '.join(wide) or 'the gateway to every page'}. Bind 127.0.0.1, or leave ARGUS_AUTH on."
             )
+
+
+def raise_file_limit(wanted: int) -> int:
+    """As many open files as the system lets us have; how many connections fit below that."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and (hard == resource.RLIM_INFINITY or soft < hard):
+        soft = hard if hard != resource.RLIM_INFINITY else wanted * 3
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return wanted if soft == resource.RLIM_INFINITY else max(100, min(wanted, (soft - 200) // 2))
 
 
 def is_loopback(address: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -73,8 +74,9 @@ def hold_home(settings: Settings, wait_s: float = LOCK_WAIT_S) -> int:
     while True:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, f"{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+            with contextlib.suppress(OSError):  # only a word for who asks; the lock is the lock
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, f"{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
             return fd
         except BlockingIOError:
             if time.monotonic() > deadline:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -269,3 +270,36 @@ def test_an_agents_environment_has_no_secret_of_the_gateways(own_gateway: Gatewa
         with open(f"/proc/{pid}/environ", "rb") as file:
             environ = file.read()
         assert TOKEN.encode() not in environ and b"tg-secret" not in environ and b"mcp-secret" not in environ
+
+
+@pytest.mark.parametrize(("method", "path"), DOORS)
+def test_a_header_of_an_upgrade_opens_no_door(gateway: Gateway, method: str, path: str) -> None:
+    for headers in ({"Upgrade": "websocket"}, {"Upgrade": "websocket", "Connection": "upgrade"}):
+        answer = bare(gateway, method, path, **headers)
+        assert answer.status_code in (400, 401, 405) and "sessions" not in answer.text
+
+
+def test_a_token_revoked_while_its_session_opens_has_no_socket(gateway: Gateway) -> None:
+    token = page_token(gateway)
+    for client in (Client(gateway, token=token, hello=False),):
+        newest = gateway.api("GET", "/auth/tokens").json()["tokens"][0]
+        assert gateway.api("DELETE", f"/auth/tokens/{newest['id']}").ok
+        assert client.closed().code == 1008
+
+
+@pytest.mark.parametrize("body", [b"[" * 200_000, b'{"ticket":"\\ud800"}', b"\xff", b"{", b'{"ticket":5}', b"[]"])
+def test_a_bad_body_is_a_400_and_costs_no_ticket(gateway: Gateway, body: bytes) -> None:
+    assert requests.post(gateway.url + "/auth/exchange", data=body, timeout=20).status_code == 400
+
+
+def test_a_label_that_is_no_text_does_not_spend_the_ticket(gateway: Gateway) -> None:
+    ticket = gateway.api("POST", "/auth/link").json()["url"].split("#ticket=")[1]
+    bad = b'{"ticket":"%s","label":"\\ud800"}' % ticket.encode()
+    assert requests.post(gateway.url + "/auth/exchange", data=bad, timeout=20).status_code == 400
+    assert requests.post(gateway.url + "/auth/exchange", json={"ticket": ticket}, timeout=20).status_code == 200
+
+
+def test_wrong_tokens_by_the_dozen_are_refused_in_words(own_gateway: Gateway) -> None:
+    with ThreadPoolExecutor(30) as pool:
+        closed = list(pool.map(lambda _: Client(own_gateway, token="wrong-token", hello=False).closed(20), range(30)))
+    assert {c.code for c in closed} <= {1008, 1013} and "Traceback" not in own_gateway.said()

@@ -41,7 +41,7 @@ def run(args: Namespace) -> int:
 def check_home(current: Settings, args: Namespace) -> None:
     """The home can be written, and no other gateway has it."""
     try:
-        current.home.mkdir(parents=True, exist_ok=True)
+        current.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         current.gateway_dir.mkdir(mode=0o700, exist_ok=True)
         with tempfile.TemporaryFile(dir=current.gateway_dir):
             pass

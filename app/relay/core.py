@@ -15,6 +15,7 @@ from app.relay.adapt import Traits, adapt
 from app.relay.envelope import answer_of, number_of
 from app.relay.fold import (
     LINK_IDS,
+    MAX_ID,
     PLAIN_BASE,
     Answer,
     Event,
@@ -232,8 +233,8 @@ class Core:
             timeout_s = max(timeout_s, min(own_limit, MAX_OWN_TIMEOUT_MS) / 1000 + 10)
         waiting = Waiting(key, frame.id or b"null", method, now + timeout_s, self._adapted(frame), thread)
         taken = self._enqueue(waiting, out)
-        if taken and method == "turn/start" and thread and self.questions.began(thread, key):
-            out.events.append(Event("owner", (thread, key)))
+        if taken and method == "turn/start" and 0 < len(thread) <= MAX_ID:
+            self.questions.began(thread, key)
 
     def _adapted(self, frame: Frame) -> dict[str, bytes]:
         changed = adapt(frame.method or "", frame.params, self.traits)
@@ -298,11 +299,21 @@ class Core:
             else:
                 said = b"{}" if parsed.error is msgspec.UNSET else bytes(parsed.error)
                 self._handshake_failed(out, f"the agent refused initialize: {said.decode('utf-8', 'replace')[:500]}")
-        elif waiting.method == "thread/resume" and waiting.thread:
+        elif waiting.method == "turn/start" and waiting.client is not None:
+            self._turn_answered(waiting.thread, waiting.client, answer, out)
+        elif waiting.method == "thread/resume" and 0 < len(waiting.thread) <= MAX_ID:
             resumed = answer_of(answer.line).error is msgspec.UNSET
             if resumed and self.fold.know(waiting.thread):
                 out.events.append(Event("thread", waiting.thread))
         self._pump(out)
+
+    def _turn_answered(self, thread: str, client: str, answer: Answer, out: Out) -> None:
+        """Who owns the turn is worth storing once there is one."""
+        if answer_of(answer.line).error is msgspec.UNSET:
+            if self.questions.owners.get(thread) == client:
+                out.events.append(Event("owner", (thread, client)))
+        elif thread not in self.fold.turns:
+            self._turn_over(thread)
 
     def _handshake_failed(self, out: Out, why: str) -> None:
         out.events.append(Event("handshake_failed", why))

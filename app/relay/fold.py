@@ -35,7 +35,9 @@ DELTAS = tuple(
 )
 LINK_IDS = 2**31  # a link's requests are numbered link * 2**31 + n; n = 0 is the handshake
 PLAIN_BASE = 1_000_000_000  # first id on a plain link
-MAX_THREADS, MAX_QUESTIONS = 200, 1000  # the newest of each are kept
+MAX_THREADS, MAX_TURNS, MAX_QUESTIONS = 200, 1000, 1000  # the newest of each are kept
+MAX_QUESTION_BYTES = 16 << 20
+MAX_ID = 200  # characters; a thread with a longer id is passed on and not remembered
 
 
 @dataclass(slots=True)
@@ -256,8 +258,9 @@ class Fold:
         if raw:
             key = question_key(raw)
             request = ServerRequest(raw, method, params.threadId, params.turnId, entry[1])
-            if len(self.requests) >= MAX_QUESTIONS:
-                del self.requests[next(iter(self.requests))]
+            size = sum(len(r.frame) for r in self.requests.values()) + len(entry[1])
+            while self.requests and (len(self.requests) >= MAX_QUESTIONS or size > MAX_QUESTION_BYTES):
+                size -= len(self.requests.pop(next(iter(self.requests))).frame)
             known = self.requests.setdefault(key, request)
             if known.answered:  # asked once more: the answer did not arrive
                 known.answered, known.to = False, None
@@ -277,10 +280,12 @@ class Fold:
         return [entry]
 
     def _turn_started(self, params: Params, entry: Entry) -> list[Piece]:
-        if not params.threadId:
+        if not 0 < len(params.threadId) <= MAX_ID:
             return [self._broadcast(entry)]
         turn = params.turnId or (params.turn.id if params.turn else "")
         self.turns[params.threadId] = turn
+        if len(self.turns) > MAX_TURNS:
+            del self.turns[next(iter(self.turns))]
         pieces: list[Piece] = [Event("thread", params.threadId)] if self.know(params.threadId) else []
         return [*pieces, self._broadcast(entry)]
 
@@ -299,7 +304,7 @@ class Fold:
 
     def _thread_started(self, params: Params, entry: Entry) -> list[Piece]:
         thread = params.thread.id if params.thread else params.threadId
-        pieces: list[Piece] = [Event("thread", thread)] if thread and self.know(thread) else []
+        pieces: list[Piece] = [Event("thread", thread)] if 0 < len(thread) <= MAX_ID and self.know(thread) else []
         return [*pieces, self._broadcast(entry)]
 
     def _thread_gone(self, params: Params, entry: Entry) -> list[Piece]:

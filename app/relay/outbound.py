@@ -13,6 +13,7 @@ from typing import Any
 import gevent
 
 WRITE = 2  # libev's EV_WRITE
+JOIN_BYTES = 16 << 10
 ROUND_BYTES = 1 << 20  # written in one wake-up, so that one fast reader does not hold up the others
 
 
@@ -29,7 +30,7 @@ class Outbound:
         self, raw: Any, limit: int, on_gone: Callable[[], None] = _nothing, on_drained: Callable[[], None] = _nothing
     ) -> None:
         self._raw, self.limit = raw, limit
-        self._parts: deque[memoryview | bytes] | None = None
+        self._parts: deque[memoryview | bytes | bytearray] | None = None
         self._watcher: Any = None
         self._on_gone, self._on_drained = on_gone, on_drained
         self.buffered = self.progress = 0
@@ -58,8 +59,13 @@ class Outbound:
     def _keep(self, data: memoryview | bytes) -> None:
         if self._parts is None:
             self._parts = deque()
-        self._parts.append(data)
         self.buffered += len(data)
+        if len(self._parts) > 1 and isinstance(self._parts[-1], bytearray) and len(self._parts[-1]) < JOIN_BYTES:
+            self._parts[-1] += data  # many small pieces would cost more than what is in them
+        elif self._parts and len(data) < JOIN_BYTES:
+            self._parts.append(bytearray(data))
+        else:
+            self._parts.append(data)
         if self._watcher is None:
             self._watcher = gevent.get_hub().loop.io(self._raw.fileno(), WRITE)
             self._watcher.start(self._writable)

@@ -55,12 +55,9 @@ class Questions:
             self.handler = next(iter(self._clients), None)
         self.reassign(out)
 
-    def began(self, thread: str, key: str) -> bool:
-        """A client starts a turn; True if the thread had another owner."""
-        self.handler = key
-        changed = self.owners.get(thread) != key
-        self.owners[thread] = key
-        return changed
+    def began(self, thread: str, key: str) -> None:
+        """A client starts a turn."""
+        self.handler = self.owners[thread] = key
 
     def is_asked(self, key: str, frame: Frame, out: Out) -> bool:
         """Whether this client may give this answer; else it is told why not."""

@@ -31,7 +31,7 @@ log = logging.getLogger("argus.ws")
 MESSAGE_LIMIT = 16 << 20
 BUFFER_LIMIT = 8 << 20
 PING_AFTER_S = 20.0
-FRAMES_IN_A_ROW = 64
+FRAMES_IN_A_ROW, TURN_S = 16, 0.005  # how often it is asked, and after how much work at a stretch, to let others on
 CLOSE_WAIT_S = 1.0  # how long a peer may take to answer a close frame
 DRAIN_WAIT_S = 30.0  # how long a slow peer that is being closed may stand still with frames still to come
 _open: set[WebSocket] = set()
@@ -44,7 +44,7 @@ class WebSocket:
     # fmt: off
     __slots__ = (
         "__weakref__", "_closed_by_peer", "_closing_at", "_failed", "_frames", "_message", "_outbound", "_pinged",
-        "_progress", "_protocol", "_seen", "_sock", "close_code", "close_reason", "limit", "on_overflow",
+        "_progress", "_protocol", "_seen", "_sock", "_turn_began", "close_code", "close_reason", "limit", "on_overflow",
     )
     # fmt: on
 
@@ -54,7 +54,7 @@ class WebSocket:
         self._outbound = Outbound(sock._sock, buffer_limit, on_gone=self._shutdown)
         self._seen, self._pinged, self._progress = time.monotonic(), False, 0
         self._closing_at: float | None = None
-        self._frames = 0
+        self._frames, self._turn_began = 0, 0.0
         self._closed_by_peer = self._failed = False
         self._message = bytearray()
         self.close_code: int | None = None
@@ -109,6 +109,7 @@ class WebSocket:
             if not data:
                 self._closed_by_peer = True
                 raise ConnectionClosed(self.close_code or 1006, self.close_reason)
+            self._let_others()
             self._seen, self._pinged = time.monotonic(), False
             self._protocol.receive_bytes(data)
             data = b""  # nothing of it is kept while the next is waited for
@@ -118,7 +119,7 @@ class WebSocket:
             for frame in self._protocol.received_frames():
                 self._frames += 1
                 if self._frames % FRAMES_IN_A_ROW == 0:
-                    gevent.sleep(0)  # a peer that always has more must not starve the others
+                    self._let_others()
                 message = self._on_frame(frame)
                 if message is not None:
                     return message
@@ -128,10 +129,18 @@ class WebSocket:
             self._fail(1002, "protocol error")
         return None
 
+    def _let_others(self) -> None:
+        """A peer that always has more must not starve the others. sleep(0) would not do: the hub runs fifty callbacks
+        before it looks at the sockets again."""
+        now = time.monotonic()
+        if now - self._turn_began > TURN_S:
+            gevent.sleep(0.001)
+            self._turn_began = time.monotonic()
+
     def _on_frame(self, frame: Any) -> str | bytes | None:
         if frame.opcode is Opcode.PING:
-            if self._closing_at is None and not self._outbound.send(pong_frame(bytes(frame.payload))):
-                self._fail(1013, "too slow")
+            if self._closing_at is None and not self._outbound.buffered:  # a pong behind what waits says nothing
+                self._outbound.send(pong_frame(bytes(frame.payload)))
         elif frame.opcode is Opcode.CLOSE:
             code, reason = frame.payload
             self._closed_by_peer = True

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import gevent
 from flask import Blueprint, g, jsonify, request
 
 from app.errors import BadRequest, Forbidden, Unauthorized
@@ -12,9 +14,20 @@ from app.routes.policy import public, services
 bp = Blueprint("auth", __name__, url_prefix="/auth")
 
 
+BODY_S = 10  # how long a body may take to come
+
+
 def json_body(**kinds: type) -> dict[str, Any]:
     """The request's JSON object, with only these fields, each absent or of its type. Raises BadRequest."""
-    body = request.get_json(force=True, silent=True) if request.get_data() else {}
+    try:
+        with gevent.Timeout(BODY_S, BadRequest(f"the body did not come within {BODY_S} s")):
+            data = request.get_data()
+        body = json.loads(data) if data else {}
+        json.dumps(body, ensure_ascii=False).encode()  # a lone surrogate is no text
+    except (ValueError, RecursionError):
+        raise BadRequest("the body is not JSON in UTF-8") from None
+    if request.content_length is not None and len(data) != request.content_length:
+        raise BadRequest("the body is shorter than its Content-Length")
     if not isinstance(body, dict):
         raise BadRequest("the body must be a JSON object")
     for name, value in body.items():

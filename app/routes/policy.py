@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import gevent
 from flask import Flask, Response, current_app, g, request
 
-from app.errors import Forbidden, Unauthorized
+from app.errors import ArgusError, Forbidden, Unauthorized
 from app.relay.websocket import WebSocket
 from app.services.auth import Principal, bearer
 from app.wiring import Services
@@ -43,7 +43,8 @@ def install(app: Flask) -> None:
 def check() -> Response | None:
     """Before every request. Raises Forbidden or Unauthorized."""
     services().requests += 1
-    is_socket = request.environ.get("HTTP_UPGRADE", "").lower() == "websocket"
+    rule = request.url_rule  # what was routed decides, never a header alone
+    is_socket = rule is not None and rule.websocket
     if not is_socket:
         gevent.sleep(0)  # a keep-alive connection with the next request ready would starve the others
     settings = services().settings
@@ -86,8 +87,8 @@ def socket_principal(ws: WebSocket) -> Principal | None:
                 auth.failures.slow_down(request.remote_addr or "unix")
                 raise
         return identify(request.headers.get("Authorization"), request.args.get("token"))
-    except Unauthorized as error:
-        ws.close(error.close, "Unauthorized")
+    except ArgusError as error:
+        ws.close(error.close, error.text)
     return None
 
 

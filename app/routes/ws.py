@@ -33,36 +33,45 @@ def install(app: Flask) -> None:
 
 def client(ws: WebSocket) -> None:
     """One client, from its token to its end."""
-    joined = _join(ws)
-    if joined is None:
+    principal = socket_principal(ws)
+    if principal is None:
         return
-    live, key, principal = joined
+    services().sockets.add(ws, principal)  # before anything waits: a token may be revoked meanwhile
+    try:
+        joined = _join(ws, principal)
+        if joined is not None:
+            _stay(ws, *joined, principal)
+    finally:
+        services().sockets.discard(ws)
+
+
+def _stay(ws: WebSocket, live: Live, key: str, principal: Principal) -> None:
     began = monotonic_s()
     log.info("session %s: client %s attached (%s)", live.id, key, principal.scope)
     try:
         _relay(ws, live, key, rpc.Call(principal, live.id))
     finally:
         live.detach(key, ws)
-        services().sockets.discard(ws)
         lasted, end = monotonic_s() - began, f"{ws.close_code} {ws.close_reason}".strip()
         log.info("session %s: client %s left after %.1f s (%s)", live.id, key, lasted, end)
 
 
-def _join(ws: WebSocket) -> tuple[Live, str, Principal] | None:
-    """Let the client in: its session, its key, who it is. None after its socket was closed with why not."""
-    principal = socket_principal(ws)
-    opened = _open(ws, principal) if principal is not None else None
-    if principal is None or opened is None:
+def _join(ws: WebSocket, principal: Principal) -> tuple[Live, str] | None:
+    """Let the client in: its session and its key. None after its socket was closed with why not."""
+    opened = _open(ws, principal)
+    if opened is None:
+        return None
+    if not services().auth.stands(principal):
+        ws.close(1008, "Token revoked")
         return None
     keeper, hello = opened
     args = request.args
     key = args.get("client", "")
-    services().sockets.add(ws, principal)
     with_seq, cursor = args.get("seq") == "1", args.get("after") or None
     key = keeper.live.attach(ws, hello, with_seq, cursor, key if CLIENT_KEY.fullmatch(key) else None)
     request.environ.clear()  # a socket may stay for days: what the upgrade brought is not needed any more
     request.__dict__.pop("args", None)
-    return keeper.live, key, principal
+    return keeper.live, key
 
 
 def _open(ws: WebSocket, principal: Principal) -> tuple[Keeper, dict[str, Any]] | None:

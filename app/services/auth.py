@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import gevent
 
@@ -110,25 +111,34 @@ class Auth:
         """Whether a principal's token has not run out; revocation cuts sockets by itself."""
         return principal.expires_at_ms is None or principal.expires_at_ms > now_ms()
 
+    def stands(self, principal: Principal) -> bool:
+        """Whether a principal's token still exists; asks the store."""
+        if principal.token_id is None:
+            return True
+        return any(row.id == principal.token_id for row in self.list_tokens())
+
     # -- signing in
 
     def make_ticket(self) -> str:
         """A one-time sign-in ticket, good for ten minutes."""
-        return self._make("ticket", TICKET_S, "sign-in link")[0]
+        token, row = _new("ticket", TICKET_S, "sign-in link")
+        self._store.run(lambda db: tokens.add(db, row))
+        return token
 
     def exchange(self, ticket: str, label: str) -> tuple[str, int]:
         """A page token for a ticket, with its expiry (ms). Raises Unauthorized; a ticket is good once."""
         digest = _hash(ticket)
-        if not self._store.run(lambda db: tokens.take(db, digest, "ticket", now_ms())):
-            raise Unauthorized("This sign-in link was used already or is too old; `./argus link` makes a new one.")
-        return self._make("page", PAGE_S, label[:80])
+        token, row = _new("page", PAGE_S, label[:80])
 
-    def _make(self, scope: str, lasts_s: int, label: str) -> tuple[str, int]:
-        token, now = secrets.token_urlsafe(32), now_ms()
-        expires = now + lasts_s * 1000
-        row = tokens.TokenRow(secrets.token_hex(6), _hash(token), scope, None, label, now, expires)
-        self._store.run(lambda db: tokens.add(db, row))
-        return token, expires
+        def swap(db: Any) -> bool:  # whole or not at all: a ticket is never spent for nothing
+            taken = tokens.take(db, digest, "ticket", now_ms())
+            if taken:
+                tokens.add(db, row)
+            return taken
+
+        if not self._store.run(swap):
+            raise Unauthorized("This sign-in link was used already or is too old; `./argus link` makes a new one.")
+        return token, row.expires_at_ms
 
     def make_socket_ticket(self, principal: Principal) -> str:
         """A ticket that opens one WebSocket within a minute, so that no token stands in its URL."""
@@ -195,6 +205,12 @@ class Failures:
             self._waiting[address] -= 1
             if not self._waiting[address]:
                 del self._waiting[address]
+
+
+def _new(scope: str, lasts_s: int, label: str) -> tuple[str, tokens.TokenRow]:
+    """A fresh token and its row."""
+    token, now = secrets.token_urlsafe(32), now_ms()
+    return token, tokens.TokenRow(secrets.token_hex(6), _hash(token), scope, None, label, now, now + lasts_s * 1000)
 
 
 def _hash(token: str) -> str:

@@ -62,7 +62,7 @@ class Keeper:
         self._owners: dict[str, str | None] = {}
         self._attach: Attach | None = None
         self._epoch, self._resume, self._failures, self._broken = "", False, 0, 0
-        self._wanted = True
+        self._wanted, self._remembered = True, False
         self._greenlet = gevent.spawn(self._run)
 
     # -- for the sessions service
@@ -87,17 +87,15 @@ class Keeper:
         if gevent.getcurrent() is not self._greenlet:
             self._greenlet.join(timeout=5)
             self._greenlet.kill()
-        if runtime_too and self._handle is not None:
-            self._provisioner.stop(self._handle)
+        if runtime_too:  # also what a start had begun to make
+            self._provisioner.stop({"session": self.row.id, **(self._handle or {})})
 
     # -- the loop
 
     def _run(self) -> None:
-        self._owners = self._store.run(lambda db: sessions.known_threads(db, self.row.id))
-        for thread in self._owners:
-            self.live.core.fold.know(thread)
         while self._wanted:
             try:
+                self._remember()
                 link, attach = self._connect()
             except ArgusError as error:
                 self._failed_to_connect(error.text)
@@ -106,6 +104,9 @@ class Keeper:
                 log.exception("session %s: its runtime could not be reached", self.row.id)
                 self._failed_to_connect(f"internal error: {type(error).__name__}")
                 continue
+            if not self._wanted:  # it was let go while the runtime started
+                link.close("the session ends")
+                return
             self._attach, self._failures = attach, 0
             epoch = attach.epoch if attach else secrets.token_hex(6)
             self._resume = self._resume or (self._epoch not in ("", epoch))  # a fresh app-server has no thread loaded
@@ -121,6 +122,15 @@ class Keeper:
             self._broken = self._broken + 1 if monotonic_s() - began < QUICK_S else 0
             if self._wanted and (self._broken or attach is None):
                 self._wait(BACKOFF_S[min(self._broken, len(BACKOFF_S) - 1)])
+
+    def _remember(self) -> None:
+        """What the store knows of the session's threads, once."""
+        if self._remembered:
+            return
+        self._owners = self._store.run(lambda db: sessions.known_threads(db, self.row.id))
+        for thread in self._owners:
+            self.live.core.fold.know(thread)
+        self._remembered = True
 
     def _lost(self, why: str, state: str) -> None:
         """The runtime is gone, or can't be used: clients are told, and threads are resumed once it is back."""
@@ -163,6 +173,7 @@ class Keeper:
             if not self._store.run(lambda db: sessions.change(db, self.row.id, handle=stored)):
                 self._wanted = False  # it was deleted meanwhile
                 self._provisioner.stop(handle)
+                self.live.close_clients(1000, "Session deleted")
                 raise Unavailable("the session was deleted")
         return handle
 

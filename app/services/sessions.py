@@ -41,6 +41,7 @@ class Sessions:
         self._lock = RLock()  # which keepers there are; never held while a runtime starts
         self._term = store.run(rows.next_term)
         self._closing = False
+        self._ending: set[str] = set()  # being deleted now
         self.memory = ThreadMemory(store)
 
     # -- at start and at the end
@@ -163,7 +164,7 @@ class Sessions:
     def get(self, id: str) -> SessionRow:
         """A session's row. Raises NotFound."""
         row = self._store.run(lambda db: rows.get(db, id))
-        if row is None:
+        if row is None or id in self._ending:
             raise NotFound("Unknown session")
         return row
 
@@ -193,7 +194,16 @@ class Sessions:
         """End the runtime, close its clients, remove row and the session's own files. Raises NotFound."""
         row = self.get(id)
         with self._lock:
+            self._ending.add(id)
             keeper = self._keepers.pop(id, None)
+        try:
+            self._end(row, keeper)
+        finally:
+            self._ending.discard(id)
+        log.info("session %s deleted", id)
+
+    def _end(self, row: SessionRow, keeper: Keeper | None) -> None:
+        id = row.id
         if keeper is not None:
             keeper.live.close_clients(1000, "Session deleted")
             keeper.stop(runtime_too=True)
@@ -202,11 +212,13 @@ class Sessions:
         self._store.run(lambda db: rows.remove(db, id))
         if row.provisioner == self._provisioner.name:
             self._provisioner.remove(id)
-        log.info("session %s deleted", id)
 
     def touch(self, id: str) -> None:
-        """Somebody used it now."""
-        self._store.run(lambda db: rows.change(db, id, active_at_ms=now_ms()))
+        """Somebody used it now. A full disk keeps nobody from a session that runs."""
+        try:
+            self._store.run(lambda db: rows.change(db, id, active_at_ms=now_ms()))
+        except Unavailable as error:
+            log.warning("session %s: its use was not noted: %s", id, error.text)
 
     def counts(self) -> dict[str, int]:
         """Live sessions and attached clients, for readiness."""
@@ -223,6 +235,8 @@ class Sessions:
                 f"{self._provisioner.name}"
             )
         with self._lock:
+            if row.id in self._ending:
+                raise NotFound("Unknown session")
             keeper = self._keepers.get(row.id)
             if keeper is None:
                 keeper = Keeper(

@@ -18,7 +18,7 @@ from app.store.database import Store
 
 log = logging.getLogger("argus.threads")
 
-TOGETHER_S = 0.1
+TOGETHER_S, MAX_AT_ONCE = 0.1, 2000
 
 
 class ThreadMemory:
@@ -34,7 +34,9 @@ class ThreadMemory:
         """A thread was seen; `owner`: the key of the client whose turn it is."""
         key = (session, thread)
         self._gone.discard(key)
-        self._known[key] = owner or self._known.get(key)
+        self._known[key] = owner or self._known.pop(key, None)
+        if len(self._known) > MAX_AT_ONCE:
+            del self._known[next(iter(self._known))]
         self._dirty.set()
 
     def forget(self, session: str, thread: str) -> None:
