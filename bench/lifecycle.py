@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from support import Client, Gateway, running, until  # noqa: E402 - the tests' own gateway and client
+from support import Client, Gateway, running, until
 
 ROUNDS = 10
 
