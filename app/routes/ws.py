@@ -65,6 +65,9 @@ def _join(ws: WebSocket, principal: Principal) -> tuple[Live, str] | None:
         ws.close(1008, "Token revoked")
         return None
     keeper, hello = opened
+    if keeper.ended:  # deleted while this client waited; from here on nothing waits
+        ws.close(*keeper.ended)
+        return None
     args = request.args
     key = args.get("client", "")
     with_seq, cursor = args.get("seq") == "1", args.get("after") or None

@@ -63,6 +63,7 @@ class Keeper:
         self._attach: Attach | None = None
         self._epoch, self._resume, self._failures, self._broken = "", False, 0, 0
         self._wanted, self._remembered = True, False
+        self.ended: tuple[int, str] | None = None  # close code and reason for who comes too late
         self._greenlet = gevent.spawn(self._run)
 
     # -- for the sessions service
@@ -81,6 +82,7 @@ class Keeper:
     def stop(self, runtime_too: bool, why: str = "the session ends") -> None:
         """Let go; the runtime goes on unless it is to end too."""
         self._wanted = False
+        self.ended = self.ended or (1012, "the gateway stops or restarts")
         self._poke.set()
         if self.live.link is not None:
             self.live.link.close(why)

@@ -205,7 +205,8 @@ class Sessions:
     def _end(self, row: SessionRow, keeper: Keeper | None) -> None:
         id = row.id
         if keeper is not None:
-            keeper.live.close_clients(1000, "Session deleted")
+            keeper.ended = (1000, "Session deleted")
+            keeper.live.close_clients(*keeper.ended)
             keeper.stop(runtime_too=True)
         elif row.handle and row.provisioner == self._provisioner.name:
             self._provisioner.stop(json.loads(row.handle))
