@@ -6,6 +6,7 @@ upgrade is a TERM); Ctrl-C on a terminal ends process runtimes too.
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import json
 import logging
@@ -144,6 +145,10 @@ def start_lines(services: Any, url: str) -> list[str]:
 def begin(services: Any) -> None:
     """Start what runs beside the requests: taking up sessions, deadlines, expiring tokens."""
     import gevent
+
+    gc.collect()  # what was imported stays: a full collection would look at all of it, for tens of milliseconds
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
 
     def cut_expired() -> None:
         while True:

@@ -6,6 +6,7 @@ Only processes started here are ever signalled, by pid. Every wait has a deadlin
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import resource
 import signal
@@ -17,6 +18,7 @@ from pathlib import Path
 
 LOAD = Path(__file__).resolve().parent / "load"
 BUILD = LOAD / "build"
+PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def cpus() -> tuple[set[int], set[int]]:
@@ -33,6 +35,8 @@ MEASURED_CPU, LOAD_CPU = cpus()
 def prepare() -> None:
     """Once per run: the load programs are built, this process and its children leave the
     measured CPU alone and may open as many sockets as the system allows."""
+    # By default SIGTERM would skip every `finally`, and with them the stopping of what was started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     for name in ("upstream", "clients", "lines"):
         build(name)
     os.sched_setaffinity(0, LOAD_CPU)
@@ -55,9 +59,15 @@ def start_measured(command: list[str], **options: object) -> subprocess.Popen[by
     return subprocess.Popen(
         command,
         start_new_session=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, MEASURED_CPU),
+        preexec_fn=_begin_measured,
         **options,  # type: ignore[call-overload]
     )
+
+
+def _begin_measured() -> None:
+    """In the new process: on its CPU, and ended by the kernel should this one be killed."""
+    os.sched_setaffinity(0, MEASURED_CPU)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 def tree(pid: int) -> list[int]:

@@ -208,12 +208,14 @@ def drained(sock: socket.socket) -> list[int]:
     sock.settimeout(30)
     data = bytearray()
     while b"turn/completed" not in data[-300:]:
-        data += sock.recv(1 << 20)
+        part = sock.recv(1 << 20)
+        assert part, data[-200:]
+        data += part
     return [int(n) for n in re.findall(rb'"n": (\d+)', data)]
 
 
 def test_one_slow_client_of_three_delays_nobody() -> None:
-    with bad_agent("big", "32") as gateway:
+    with bad_agent("big", "12") as gateway:
         one = gateway.client()
         thread = one.ready()
         socks = [raw_socket(gateway, one.session) for _ in range(3)]
@@ -225,8 +227,8 @@ def test_one_slow_client_of_three_delays_nobody() -> None:
             readers = [pool.submit(drained, sock) for sock in socks[:2]]
             start = {"id": 1, "method": "turn/start", "params": {"threadId": thread, "input": []}}
             socks[2].sendall(masked(1, json.dumps(start).encode()))  # the third never reads
-            assert [reader.result() for reader in readers] == [list(range(512))] * 2
-        assert rss(gateway.worker) - before < 60 * MB
+            assert [reader.result() for reader in readers] == [list(range(192))] * 2
+        assert rss(gateway.worker) - before < 40 * MB
 
 
 def test_sixteen_megabytes_reach_a_slow_reader_within_its_bound() -> None:
@@ -283,7 +285,9 @@ def test_a_flood_of_tiny_fragments_leaves_the_others_their_time(gateway: Gateway
         sock.sendall(tiny)
         data = b""
         while b"not JSON" not in data:
-            data += sock.recv(65536)
+            part = sock.recv(65536)
+            assert part, data[-200:]
+            data += part
         return data
 
     with raw_socket(gateway, client.session) as sock, ThreadPoolExecutor() as pool:

@@ -260,9 +260,10 @@ static void report(enum phase phase)
 static void read_option(const char *argument)
 {
     const struct { const char *name; long *place; } numbers[] = {
-        {"spread_ms", &opt.spread_ms}, {"port", &opt.port}, {"sessions", &opt.sessions}, {"clients", &opt.clients}, {"n", &opt.n},
+        {"port", &opt.port}, {"sessions", &opt.sessions}, {"clients", &opt.clients}, {"n", &opt.n},
         {"size", &opt.size}, {"turns", &opt.turns}, {"probes", &opt.probes}, {"slow", &opt.slow},
-        {"probe_ms", &opt.probe_ms}, {"hold_ms", &opt.hold_ms}, {"timeout_ms", &opt.timeout_ms},
+        {"probe_ms", &opt.probe_ms}, {"hold_ms", &opt.hold_ms}, {"spread_ms", &opt.spread_ms},
+        {"timeout_ms", &opt.timeout_ms},
     };
     const char *value = strchr(argument, '=');
     size_t len = value ? (size_t)(value - argument) : 0;
