@@ -232,8 +232,8 @@ def test_smoke_says_the_prompt_and_leaves_no_session(up):
 
 
 def test_a_wrong_token_is_told(up):
-    assert "ARGUS_TOKEN" in up.tree.refused("link", ARGUS_TOKEN="another")
-    assert "nauthorized" in up.tree.refused("smoke", code=2, ARGUS_TOKEN="another")
+    assert "ARGUS_TOKEN" in up.tree.refused("link", ARGUS_TOKEN="another-token")
+    assert "nauthorized" in up.tree.refused("smoke", code=2, ARGUS_TOKEN="another-token")
 
 
 # Starting and stopping
