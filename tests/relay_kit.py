@@ -58,12 +58,17 @@ def turn_completed(thread: str = "t", turn: str = "u") -> bytes:
     return note("turn/completed", threadId=thread, turn={"id": turn, "status": "completed"})
 
 
+def is_news(frame: bytes) -> bool:
+    """Whether it tells a client of a question (argus/question)."""
+    return frame.startswith(b'{"method":"argus/question"')
+
+
 def exited(state: str = "restarting", **params: Any) -> bytes:
     return note("bridge/exited", **{"life": 1, "code": 1, "signal": None, "reason": "exited", "state": state, **params})
 
 
 class Session:
-    """Drives a Core as the gateway does; `got` and `sent` hand out what came since they were last asked."""
+    """Drives a Core as the gateway does; `got`, `told` and `sent` hand out what came since they were last asked."""
 
     def __init__(self, ready: bool = True, ring_bytes: int = 1 << 20, traits: Traits | None = None) -> None:
         self.core = Core(ring_bytes, traits)
@@ -125,7 +130,19 @@ class Session:
         self.feed(b'{"id":%d,%s}' % (self.base + id, body))
 
     def got(self, key: str) -> list[bytes]:
-        """What reached a client, as written."""
+        """What reached a client, as written, but for what it was told of others' questions."""
+        found = [frame for frame in self.inbox[key] if not is_news(frame)]
+        self.inbox[key] = [frame for frame in self.inbox[key] if is_news(frame)]
+        return found
+
+    def told(self, key: str) -> list[dict[str, Any]]:
+        """The params of all argus/question that reached a client."""
+        found = [json.loads(frame)["params"] for frame in self.inbox[key] if is_news(frame)]
+        self.inbox[key] = [frame for frame in self.inbox[key] if not is_news(frame)]
+        return found
+
+    def got_all(self, key: str) -> list[bytes]:
+        """All that reached a client, in its order."""
         found, self.inbox[key] = self.inbox[key], []
         return found
 

@@ -146,10 +146,18 @@ def test_a_question_with_strange_params_is_still_a_question(params: bytes) -> No
     assert list(folded(b'{"id":0,"method":"m","params":%s}' % params).requests) == [b"0"]
 
 
-def test_a_question_that_is_asked_again_is_kept_once_in_its_first_words() -> None:
+def test_a_question_that_is_asked_again_is_kept_once() -> None:
     fold = folded(asks(0))
-    (piece,) = seen(fold, asks(0, turn="later"))
-    assert isinstance(piece, ServerRequest) and piece is fold.requests[b"0"] and piece.turn == "u"
+    before = fold.requests[b"0"]
+    assert seen(fold, asks(0)) == [before] and list(fold.requests.values()) == [before]
+
+
+def test_another_question_under_the_same_id_takes_the_place_of_the_first() -> None:
+    fold = folded(asks(0), asks(1))
+    before = fold.requests[b"0"]
+    dropped, piece = seen(fold, asks(0, turn="later"))
+    assert dropped == Event("question_dropped", before)
+    assert isinstance(piece, ServerRequest) and piece is fold.requests[b"0"] and piece.turn == "later"
 
 
 def test_a_question_is_over_when_it_is_resolved_with_its_type() -> None:
@@ -214,8 +222,9 @@ def test_the_bridges_own_lines_reach_nobody_but_are_counted() -> None:
 
 def test_a_death_ends_questions_and_turns_in_the_gateways_own_words() -> None:
     fold = folded(turn_started("t", "u"), b'{"id":"q\\u002f","method":"m","params":{"threadId":"t"}}')
-    *said, event, over = seen(fold, exited("failed", code=3, stderr="one\ntwo"))
+    *said, event, question, over = seen(fold, exited("failed", code=3, stderr="one\ntwo"))
     assert (event, over) == (Event("exited", "failed"), Event("turn_completed", "t"))
+    assert question.name == "question_over" and not fold.requests
     runtime, _, completed = map(json.loads, said)
     assert runtime["params"]["state"] == "failed" and "code 3: two" in runtime["params"]["reason"]
     assert said[1] == b'{"method":"serverRequest/resolved","params":{"threadId":"t","requestId":"q\\u002f"}}'

@@ -63,6 +63,49 @@ def test_an_approval_goes_to_the_turns_owner_and_only_it_may_answer(gateway: Gat
     assert "not open" in two.wait(lambda m: "error" in m)["error"]["message"]
 
 
+def test_the_others_learn_of_an_approval_and_how_it_was_answered(gateway: Gateway) -> None:
+    one = gateway.client()
+    thread = one.ready(approvalPolicy="untrusted")
+    two = gateway.client(session=one.session)
+    two.turn(thread, "run: echo told")
+    request = two.wait(lambda m: m.get("method") == "item/commandExecution/requestApproval")
+    told = one.note("argus/question")
+    assert told["params"] == request["params"] and told["itemId"] == request["params"]["itemId"]
+    assert (told["id"], told["method"]) == (request["id"], request["method"])
+    assert (told["state"], told["client"]) == ("open", two.hello["client"])
+    three = gateway.client(session=one.session)
+    assert three.note("argus/question") == told
+    two.send({"id": request["id"], "result": {"decision": "decline"}})
+    for client in (one, two, three):
+        answered = client.note("argus/question")
+        assert (answered["id"], answered["state"], answered["decision"]) == (request["id"], "answered", "decline")
+    assert one.note("turn/completed")["turn"]["status"] == "completed"
+
+
+def test_an_approval_can_be_taken_over_by_another_client(gateway: Gateway) -> None:
+    home = gateway.client()
+    thread = home.ready(approvalPolicy="untrusted")
+    phone = gateway.client(session=home.session)
+    home.turn(thread, "run: echo taken")
+    asked = home.wait(lambda m: "requestApproval" in m.get("method", ""))
+    told = phone.note("argus/question")
+    phone.send({"id": told["id"], "result": {"decision": "accept"}})
+    assert "not asked of this client" in phone.wait(lambda m: "error" in m)["error"]["message"]
+    assert phone.result("argus/question/take", {"id": told["id"]}) == {}
+    assert phone.wait(lambda m: "requestApproval" in m.get("method", "")) == asked
+    assert home.note("serverRequest/resolved")["requestId"] == asked["id"]
+    assert home.note("argus/question")["client"] == phone.hello["client"]
+    home.send({"id": asked["id"], "result": {"decision": "decline"}})
+    assert "not asked of this client" in home.wait(lambda m: "error" in m)["error"]["message"]
+    phone.send({"id": asked["id"], "result": {"decision": "accept"}})
+    assert home.note("argus/question")["decision"] == "accept"
+    item = phone.wait(lambda m: m.get("method") == "item/completed" and "aggregatedOutput" in m["params"]["item"])
+    assert item["params"]["item"]["aggregatedOutput"] == "taken\n"
+    assert phone.ask("argus/question/take", {"id": told["id"]})["error"]["code"] == -32000
+    for bad in ({}, {"id": True}, {"id": None}, {"id": [0]}, {"id": {}}):
+        assert phone.ask("argus/question/take", bad)["error"]["code"] == -32602
+
+
 def test_an_approval_moves_to_another_client_when_its_own_leaves(gateway: Gateway) -> None:
     one = gateway.client()
     thread = one.ready(approvalPolicy="untrusted")

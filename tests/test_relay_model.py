@@ -29,6 +29,7 @@ class Person:
     start: int  # it must see all broadcast lines from this one on, counted over all epochs
     answers: dict[str, int] = field(default_factory=dict)  # its requests, and how many answers each got
     questions: dict[Any, tuple[str, str]] = field(default_factory=dict)
+    elsewhere: dict[Any, str] = field(default_factory=dict)  # open questions of others, and whose they are
     seen: list[int] = field(default_factory=list)
 
     def reads(self, frame: bytes) -> None:
@@ -42,7 +43,13 @@ class Person:
             assert self.answers[says["id"]] == 1
         elif method and "id" in says:
             assert says["id"] not in self.questions
+            self.elsewhere.pop(says["id"], None)
             self.questions[says["id"]] = (params["threadId"], params["turnId"])
+        elif method == "argus/question" and params["state"] == "open":
+            assert params["id"] not in self.questions and params["params"]["turnId"] == params["turnId"]
+            self.elsewhere[params["id"]] = params["client"]
+        elif method == "argus/question":
+            self.elsewhere.pop(params["id"], None)
         elif method == "serverRequest/resolved":
             self.questions.pop(params["requestId"], None)
         elif method == "turn/completed":
@@ -145,6 +152,13 @@ class Relay(RuleBasedStateMachine):
         if went:
             del person.questions[id]
 
+    @rule(key=KEYS, data=st.data())
+    def take_a_question(self, key: str, data: st.DataObject) -> None:
+        if key in self.people and self.session.asked_of:
+            id = data.draw(st.sampled_from(sorted(self.session.asked_of)))
+            self.session.do(self.session.core.take(key, id))
+            assert self.session.asked_of[id] == key
+
     # -- the app-server
 
     @rule(data=st.data(), body=st.sampled_from([b'"result":{}', b'"error":{"code":1}']), again=st.booleans())
@@ -241,7 +255,7 @@ class Relay(RuleBasedStateMachine):
 
     def read(self) -> None:
         for key, person in self.people.items():
-            for frame in self.session.got(key):
+            for frame in self.session.got_all(key):
                 person.reads(frame)
         for sent in self.session.sent_json():
             if "method" in sent and "id" in sent and sent["id"] != self.session.base:
@@ -263,6 +277,14 @@ class Relay(RuleBasedStateMachine):
             assert shown == (still if self.people else [])
             for id, key in self.session.asked_of.items():
                 assert key is None or json.loads(id) in self.people[key].questions
+
+    @invariant()
+    def everybody_knows_the_open_questions_of_the_others(self) -> None:
+        if hasattr(self, "session"):
+            self.read()
+            asked_of = {json.loads(id): key for id, key in self.session.asked_of.items()}
+            for me, person in self.people.items():
+                assert person.elsewhere == {id: key for id, key in asked_of.items() if key != me}
 
     @invariant()
     def the_window_holds(self) -> None:

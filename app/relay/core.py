@@ -70,7 +70,10 @@ class Core:
         fold.plain, self.down = link is None, None
         if not first_ever and epoch != fold.epoch:
             self._cut_off(out, *(fold.told or ("the runtime was replaced", "restarting")))
+        were_open = list(fold.requests.values())
         self._broadcast(out, fold.begin(epoch, seq, floor))
+        if not fold.requests:
+            self.questions.over(were_open, out)
         if first_ever:
             self.unseen = position(fold.generation, seq if sent is None else sent)
         self.base, self.next = (PLAIN_BASE, 0) if link is None else (link * LINK_IDS, 0)
@@ -178,10 +181,9 @@ class Core:
         self.unseen = None
         self.clients[key] = with_seq
         moved = Out()
-        # Behind the replay: that may settle an older question of the same id.
-        mine = b"".join(request.frame for request in self.questions.joined(key, moved))
+        questions = b"".join(self.questions.joined(key, moved))  # behind the replay: that may settle an older one
         return Attached(
-            fold.cursor(where), fold.cursor(fold.ring.floor), resume, joined(entries, with_seq) + mine, moved
+            fold.cursor(where), fold.cursor(fold.ring.floor), resume, joined(entries, with_seq) + questions, moved
         )
 
     def detach(self, key: str) -> Out:
@@ -221,6 +223,12 @@ class Core:
                 self._refuse(out, key, None, RPC_UNAVAILABLE, self.down or "the agent is busy; try again later")
         else:
             self._client_asks(key, frame, now, timeout_s, out)
+        return out
+
+    def take(self, key: str, id: bytes) -> Out:
+        """An attached client makes an open question its own to answer. Raises NotFound if it is not open."""
+        out = Out()
+        self.questions.take(key, id, out)
         return out
 
     # -- inside
@@ -321,6 +329,10 @@ class Core:
     def _happened(self, event: Event, out: Out) -> None:
         if event.name == "turn_completed":
             self._turn_over(event.value)
+        elif event.name == "question_over":
+            self.questions.over([event.value], out)
+        elif event.name == "question_dropped":
+            self.questions.dropped(event.value, out)
         elif event.name == "exited":
             self.ready = False
             self._fail_in_flight(out, "the agent's process ended before it answered")
@@ -334,8 +346,9 @@ class Core:
             out.events.append(event)
 
     def _cut_off(self, out: Out, reason: str, state: str) -> None:
-        threads = list(self.fold.turns)
+        threads, were_open = list(self.fold.turns), list(self.fold.requests.values())
         self._broadcast(out, self.fold.lost(reason, state))
+        self.questions.over(were_open, out)
         for thread in threads:
             self._turn_over(thread)
 

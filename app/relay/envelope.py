@@ -25,6 +25,7 @@ class Params(msgspec.Struct):
 
     threadId: str = ""
     turnId: str | None = None
+    itemId: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     turn: Named | None = None
     thread: Named | None = None
     requestId: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET

@@ -48,8 +48,10 @@ class ServerRequest:
     method: str
     thread: str
     turn: str | None
+    item: bytes  # as written
     frame: bytes
     to: str | None = None  # key of the client that was asked
+    taken: str | None = None  # key of the client that took it over
     answered: bool = False  # an answer is on its way
 
 
@@ -65,7 +67,7 @@ class Answer:
 class Event:
     """Something the shell or a service must act on."""
 
-    name: str  # exited, started, thread, initialized, handshake_failed, owner
+    name: str  # exited, started, thread, initialized, handshake_failed, owner; question_over, question_dropped
     value: Any = None
 
 
@@ -256,16 +258,24 @@ class Fold:
             return WATCHED[method](self, _read(life_note_of, line, Life), entry)
         params = _read(note_of, line, Params)
         if raw:
-            key = question_key(raw)
-            request = ServerRequest(raw, method, params.threadId, params.turnId, entry[1])
-            size = sum(len(r.frame) for r in self.requests.values()) + len(entry[1])
-            while self.requests and (len(self.requests) >= MAX_QUESTIONS or size > MAX_QUESTION_BYTES):
-                size -= len(self.requests.pop(next(iter(self.requests))).frame)
-            known = self.requests.setdefault(key, request)
+            item = b"null" if params.itemId is msgspec.UNSET else bytes(params.itemId)
+            return self._asked(ServerRequest(raw, method, params.threadId, params.turnId, item, entry[1]))
+        return WATCHED[method](self, params, entry)
+
+    def _asked(self, request: ServerRequest) -> list[Piece]:
+        key = question_key(request.id)
+        known = self.requests.get(key)
+        if known is not None and known.frame == request.frame:
             if known.answered:  # asked once more: the answer did not arrive
                 known.answered, known.to = False, None
             return [known]
-        return WATCHED[method](self, params, entry)
+        dropped = [] if known is None else [self.requests.pop(key)]  # another question under the same id
+        size = sum(len(r.frame) for r in self.requests.values()) + len(request.frame)
+        while self.requests and (len(self.requests) >= MAX_QUESTIONS or size > MAX_QUESTION_BYTES):
+            dropped.append(self.requests.pop(next(iter(self.requests))))
+            size -= len(dropped[-1].frame)
+        self.requests[key] = request
+        return [*(Event("question_dropped", old) for old in dropped), request]
 
     def _answer(self, raw: bytes, line: bytes) -> list[Piece]:
         id = number_of(raw)
@@ -292,15 +302,16 @@ class Fold:
     def _turn_completed(self, params: Params, entry: Entry) -> list[Piece]:
         turn = params.turnId or (params.turn.id if params.turn else "")
         self.turns.pop(params.threadId, None)
+        over = []
         for raw, request in list(self.requests.items()):
             if request.thread == params.threadId and (not turn or request.turn in (None, turn)):
-                del self.requests[raw]
-        return [self._broadcast(entry), Event("turn_completed", params.threadId)]
+                over.append(Event("question_over", self.requests.pop(raw)))
+        return [self._broadcast(entry), *over, Event("turn_completed", params.threadId)]
 
     def _resolved(self, params: Params, entry: Entry) -> list[Piece]:
-        if params.requestId is not msgspec.UNSET:
-            self.requests.pop(question_key(bytes(params.requestId)), None)
-        return [self._broadcast(entry)]
+        raw = b"" if params.requestId is msgspec.UNSET else bytes(params.requestId)
+        over = self.requests.pop(question_key(raw), None)
+        return [self._broadcast(entry), *([Event("question_over", over)] if over else [])]
 
     def _thread_started(self, params: Params, entry: Entry) -> list[Piece]:
         thread = params.thread.id if params.thread else params.threadId
@@ -312,7 +323,8 @@ class Fold:
         return [Event("thread_gone", params.threadId), self._broadcast(entry)]
 
     def _exited(self, params: Life, entry: Entry) -> list[Piece]:
-        over = [Event("turn_completed", thread) for thread in self.turns]
+        over = [Event("question_over", request) for request in self.requests.values()]
+        over += [Event("turn_completed", thread) for thread in self.turns]
         return [self.lost(exit_text(params), params.state or "restarting"), Event("exited", params.state), *over]
 
     def _started(self, params: Life, entry: Entry) -> list[Piece]:

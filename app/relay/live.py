@@ -97,9 +97,7 @@ class Live:
         first = text_frame(json.dumps({"method": "argus/session", "params": params}, separators=(",", ":")).encode())
         self.clients[key] = Client(ws, with_seq)
         ws.on_overflow = lambda: self.detach(key, ws)
-        ws.send_frames(first)
-        if joined_up.frames:
-            ws.send_frames(joined_up.frames)
+        ws.send_frames(first + joined_up.frames)
         self.perform(joined_up.moved)
         return key
 
@@ -115,6 +113,11 @@ class Live:
         if key in self.clients:
             self.active_at = monotonic_s()
             self.perform(self.core.frame(key, frame, self.active_at, self._timeout_s))
+
+    def take_question(self, key: str, id: bytes) -> None:
+        """A client makes an open question its own. Raises NotFound if it is not open."""
+        if key in self.clients:
+            self.perform(self.core.take(key, id))
 
     def answer(self, key: str, frame: bytes) -> None:
         """Send one frame to one client."""

@@ -49,7 +49,7 @@ def _stay(ws: WebSocket, live: Live, key: str, principal: Principal) -> None:
     began = monotonic_s()
     log.info("session %s: client %s attached (%s)", live.id, key, principal.scope)
     try:
-        _relay(ws, live, key, rpc.Call(principal, live.id))
+        _relay(ws, live, key, rpc.Call(principal, live, key))
     finally:
         live.detach(key, ws)
         lasted, end = monotonic_s() - began, f"{ws.close_code} {ws.close_reason}".strip()

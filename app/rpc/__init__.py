@@ -7,19 +7,28 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from app.errors import RPC_NO_METHOD, ArgusError
+import msgspec
+
+from app.errors import RPC_NO_METHOD, ArgusError, BadRequest
 from app.relay.frames import text_frame
 from app.relay.inbound import Frame
+from app.relay.live import Live
 from app.relay.messages import error_frame
 from app.services.auth import Principal
 
 
 @dataclass(frozen=True)
 class Call:
-    """Who calls, in which session."""
+    """Who calls, in which session, as which of its clients."""
 
     principal: Principal
-    session: str
+    live: Live
+    client: str
+
+    @property
+    def session(self) -> str:
+        """The session's id."""
+        return self.live.id
 
 
 Method = Callable[[Call, dict[str, Any]], Any]
@@ -54,3 +63,13 @@ def dispatch(call: Call, frame: Frame) -> bytes | None:
 def ping(call: Call, params: dict[str, Any]) -> dict[str, Any]:
     """Whether the gateway is there; the agent is not asked."""
     return {"ok": True, "sessionId": call.session}
+
+
+@method("argus/question/take")
+def take_question(call: Call, params: dict[str, Any]) -> dict[str, Any]:
+    """The caller is asked from now on, instead of who was. Raises BadRequest, NotFound (not open)."""
+    id = params.get("id")
+    if isinstance(id, bool) or not isinstance(id, str | int | float):
+        raise BadRequest("id must be that of an open question, a string or a number")
+    call.live.take_question(call.client, msgspec.json.encode(id))
+    return {}
