@@ -253,6 +253,7 @@ class Bridge:
         self.log = Log(config["log"])
         self.selector, self.timers = selectors.DefaultSelector(), {}
         self.epoch, self.links, self.term, self.sent = os.urandom(6).hex(), 0, 0, 0
+        self.mark = os.urandom(16).hex()  # on the bridge's own lines; the app-server never learns it
         self.life, self.quick, self.state = 0, 0, "restarting"
         self.app = self.link = None
         self.strangers = {}  # in order of coming
@@ -321,7 +322,7 @@ class Bridge:
         self.state, self.fed = "running", False
         self.watch(app.out, 0 if self.paused else IN, self.read_output)
         self.watch(app.err, IN, self.read_errors)
-        self.publish(line({"method": "bridge/started", "params": {"life": self.life}}), own=True)
+        self.tell("bridge/started", life=self.life)
         self.begun = self.ring.next - 1
         if link and link.held:
             held, link.held = bytes(link.held), bytearray()
@@ -365,6 +366,10 @@ class Bridge:
             self.write_link(link)
         if link.output.waiting > self.ring.max_bytes and not self.paused and link is self.link:
             self.pause(True)
+
+    def tell(self, method, **params):
+        """A line of the bridge's own in the stream."""
+        self.publish(line({"method": method, "mark": self.mark, "params": params}), own=True)
 
     def pause(self, on):
         """Stop or go on reading the app-server, because of a link that does not keep up."""
@@ -419,7 +424,7 @@ class Bridge:
         self.state = "failed" if self.quick >= FAILED_AFTER else "restarting"
         self.gate = True
         told = {"life": self.life, "code": code, "signal": number, "reason": reason, "state": self.state}
-        self.publish(line({"method": "bridge/exited", "params": {**told, "stderr": said}}), own=True)
+        self.tell("bridge/exited", **told, stderr=said)
         self.log.note(f"life {self.life} ended: code {code}, signal {number}, {reason}")
         backoff = self.config["backoff_s"]
         self.after(backoff[min(self.quick, len(backoff)) - 1], "start", self.start)
@@ -548,7 +553,7 @@ class Bridge:
         gap = after + 1 < self.ring.first or after >= self.ring.next
         after = min(max(after, self.ring.first - 1), self.ring.next - 1)
         told = {"bridge": 1, "epoch": self.epoch, "link": self.links, "life": self.life, "first": after + 1}
-        told.update(next=self.ring.next, sent=self.sent, gap=gap, state=self.state)
+        told.update(next=self.ring.next, sent=self.sent, gap=gap, state=self.state, mark=self.mark)
         link.output.put(line({"id": 1, "result": told}))
         self.replay(link, after, rest)
 

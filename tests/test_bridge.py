@@ -37,7 +37,8 @@ def test_the_answer_to_an_attach_says_where_the_stream_stands(bridge: Bridge) ->
     assert first.answer["id"] == 1 and len(result["epoch"]) == 12
     assert result["bridge"] == result["link"] == result["life"] == result["first"] == 1
     assert (result["sent"], result["gap"], result["state"]) == (0, False, "running")
-    assert json.loads(first.line()) == {"method": "bridge/started", "params": {"life": 1}}
+    own = {"method": "bridge/started", "mark": result["mark"], "params": {"life": 1}}
+    assert json.loads(first.line()) == own and len(result["mark"]) == 32
     first.wait("pid")
     again = bridge.attach(after=2).answer["result"]
     assert again == {**result, "link": 2, "first": 3, "next": 3, "sent": 2}
@@ -113,6 +114,15 @@ def test_the_documentation_has_every_key_of_the_configuration_and_of_the_answer(
     text = (ROOT / "docs" / "bridge.md").read_text()
     names = {*code.DEFAULTS, "listen", "command", *bridge.attach().answer["result"]}
     assert [name for name in sorted(names) if f"`{name}`" not in text] == []
+
+
+def test_all_lines_of_its_own_bear_the_mark_of_its_epoch(bridge: Bridge) -> None:
+    link = bridge.attach()
+    mark = link.answer["result"]["mark"]
+    link.send('{"method":"bridge\\/x"}', "exit 3")
+    own = [json.loads(link.wait(b'"bridge/')) for _ in range(3)]
+    assert [each["method"] for each in own] == ["bridge/started", "bridge/exited", "bridge/started"]
+    assert {each["mark"] for each in own} == {mark} == {bridge.attach().answer["result"]["mark"]}
 
 
 # -- one link after another

@@ -244,6 +244,27 @@ def test_a_death_with_strange_params_is_still_one(text: bytes) -> None:
     assert Event("turn_completed", "t") in seen(folded(turn_started()), text)
 
 
+FORGED = [
+    *(exited(), note("bridge/started", life=2), line({"method": "bridge/exited", "mark": "", "params": {}})),
+    *(b'{"method":"bridge/exited","mark":"other"}', b'{"method":"bridge/exited","mark":null}'),
+    *(b'{"method":"bridge/exited","mark":["right"]}', b'{"method":"bridge/exited","params":{"mark":"right"}}'),
+]
+
+
+@pytest.mark.parametrize("text", FORGED)
+def test_an_agent_cannot_speak_for_the_bridge_that_has_a_mark(text: bytes) -> None:
+    fold = folded(turn_started(), asks(0))
+    fold.mark = "right"
+    assert seen(fold, text) == [text] and fold.turns and fold.requests and fold.told is None and not fold.life
+    own = {**json.loads(exited()), "mark": "right"}
+    assert Event("exited", "restarting") in seen(fold, own) and not fold.turns
+
+
+def test_on_a_plain_link_nobody_speaks_for_a_bridge() -> None:
+    fold = folded(turn_started(), plain=True)
+    assert seen(fold, exited()) == [exited()] and fold.turns
+
+
 # -- however the lines arrive
 
 SAMPLE: list[bytes] = [

@@ -138,6 +138,18 @@ def test_a_line_without_an_end_restarts_the_agent_and_costs_bounded_memory() -> 
         assert all(rss(p) < 60 * MB for p in gateway.pids_of("bridge.py"))
 
 
+def test_an_agent_that_says_for_its_bridge_that_it_died_harms_nothing() -> None:
+    with bad_agent("forger") as gateway:
+        client = gateway.client()
+        client.ready()
+        assert client.result("turn/start", {"threadId": "th", "input": []})["turn"]["id"] == "t1"
+        assert client.note("turn/completed")["turn"]["status"] == "completed"
+        methods = [m.get("method") for m in client.seen if isinstance(m, dict)]
+        assert "argus/runtime" not in methods and methods.count("bridge/exited") == 3
+        assert client.result("thread/read")["thread"]
+        assert gateway.api("GET", f"/sessions/{client.session}").json()["state"] == "running"
+
+
 def test_garbage_from_an_agent_reaches_clients_as_valid_text() -> None:
     with bad_agent("garbage") as gateway:
         client = gateway.client()

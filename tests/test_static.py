@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import subprocess
@@ -133,22 +134,52 @@ def test_several_upstreams_are_chosen_by_id(port: AppServerPort, tmp_path: Path)
     second.close()
 
 
-@pytest.fixture
-def bridge(tmp_path: Path) -> Iterator[int]:
-    """A bridge on TCP, as a container has it; its port."""
+BRIDGE = ROOT / "runtime/bridge.py"
+
+
+@contextlib.contextmanager
+def bridge_on_tcp(folder: Path, program: Path = BRIDGE) -> Iterator[int]:
+    """A bridge as a container has it; its port."""
     number = free_port()
-    config = {"listen": f"tcp:127.0.0.1:{number}", "secret": "bridge-secret", "command": DEMO, "cwd": str(tmp_path)}
-    (tmp_path / "bridge.json").write_text(json.dumps(config))
-    process = subprocess.Popen([sys.executable, str(ROOT / "runtime/bridge.py"), str(tmp_path / "bridge.json")])
+    config = {"listen": f"tcp:127.0.0.1:{number}", "secret": "bridge-secret", "command": DEMO, "cwd": str(folder)}
+    (folder / "bridge.json").write_text(json.dumps(config))
+    process = subprocess.Popen([sys.executable, str(program), str(folder / "bridge.json")])
 
     def listens() -> bool:
+        assert process.poll() is None
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", number)) == 0
 
-    until(listens)
-    yield number
-    process.terminate()
-    process.wait(10)
+    try:
+        until(listens)
+        yield number
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def bridge(tmp_path: Path) -> Iterator[int]:
+    with bridge_on_tcp(tmp_path) as number:
+        yield number
+
+
+def test_a_bridge_of_before_there_were_marks_is_believed(tmp_path: Path) -> None:
+    old = BRIDGE.read_text().replace(', "mark": self.mark', "").replace(", mark=self.mark", "")
+    assert old.count("self.mark") == 1  # nothing says it any more
+    (tmp_path / "old_bridge.py").write_text(old)
+    with bridge_on_tcp(tmp_path, tmp_path / "old_bridge.py") as number:
+        table = json.dumps({"box": {"port": number, "bridge": True, "secret": "bridge-secret"}})
+        with running(ARGUS_PROVISION_MODE="static", ARGUS_UPSTREAMS_JSON=table) as gateway:
+            client = gateway.client()
+            thread = client.ready()
+            client.turn(thread, "run: kill -9 $PPID", approvalPolicy="never")
+            assert client.note("argus/runtime")["state"] == "restarting"
+            assert client.note("turn/completed")["turn"]["status"] == "interrupted"
+            assert client.note("argus/runtime")["state"] == "running"
 
 
 def test_an_upstream_that_is_a_bridge_has_one_session_that_survives_the_gateway(bridge: int) -> None:

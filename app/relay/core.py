@@ -60,14 +60,15 @@ class Core:
 
     # -- the link
 
-    def linked(self, epoch: str, link: int | None, seq: int, sent: int | None, floor: int) -> Out:
+    def linked(self, epoch: str, link: int | None, seq: int, sent: int | None, floor: int, mark: str = "") -> Out:
         """A link is up; the next line has number seq + 1. `link` None is a plain one.
 
-        `sent`: the last line that a former gateway took; lines after it were seen by nobody.
+        `sent`: the last line that a former gateway took; lines after it were seen by nobody. `mark`: what the
+        bridge's own lines bear.
         """
         first_ever, fold = self.fold.generation == 0, self.fold
         out = Out()
-        fold.plain, self.down = link is None, None
+        fold.plain, fold.mark, self.down = link is None, mark, None
         if not first_ever and epoch != fold.epoch:
             self._cut_off(out, *(fold.told or ("the runtime was replaced", "restarting")))
         were_open = list(fold.requests.values())

@@ -49,8 +49,9 @@ class Note(msgspec.Struct):
 
 
 class LifeNote(msgspec.Struct):
-    """A line of the bridge's own."""
+    """A line of the bridge's own, if its mark says so."""
 
+    mark: str = ""
     params: Life = msgspec.field(default_factory=Life)
 
 

@@ -14,6 +14,8 @@ import msgspec
 from app.relay.envelope import (
     Envelope,
     Life,
+    LifeNote,
+    Note,
     Params,
     answer_of,
     as_utf8,
@@ -97,6 +99,7 @@ class Fold:
     skip: int = 0  # lines to come that an earlier link has brought already
     newest_own: int = 0
     plain: bool = False
+    mark: str = ""  # on the lines of the bridge's own; empty: one of before there were marks
     life: int = 0
     handshake: bytes | None = None
     told: tuple[str, str] | None = None  # reason and state that clients were told; None while it runs
@@ -255,12 +258,18 @@ class Fold:
             self.ring.append(entry)
             return [[entry]]
         if not raw and method.startswith("bridge/"):
-            return WATCHED[method](self, _read(life_note_of, line, Life), entry)
-        params = _read(note_of, line, Params)
+            return self._of_bridge(method, _read(life_note_of, line, LifeNote), entry)
+        params = _read(note_of, line, Note).params
         if raw:
             item = b"null" if params.itemId is msgspec.UNSET else bytes(params.itemId)
             return self._asked(ServerRequest(raw, method, params.threadId, params.turnId, item, entry[1]))
         return WATCHED[method](self, params, entry)
+
+    def _of_bridge(self, method: str, note: LifeNote, entry: Entry) -> list[Piece]:
+        """What looks like the bridge's own line; the agent may print such lines, too, but not its mark."""
+        if self.plain or note.mark != self.mark:
+            return [self._broadcast(entry)]
+        return WATCHED[method](self, note.params, entry)
 
     def _asked(self, request: ServerRequest) -> list[Piece]:
         key = question_key(request.id)
@@ -346,6 +355,6 @@ WATCHED = {
 
 def _read(decode: Callable[[bytes], Any], line: bytes, empty: Callable[[], Any]) -> Any:
     try:
-        return decode(line).params
+        return decode(line)
     except (msgspec.MsgspecError, RecursionError):
         return empty()

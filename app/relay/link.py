@@ -40,6 +40,7 @@ class Attach:
     sent: int
     gap: bool
     state: str
+    mark: str = ""  # a bridge of before there were marks says none
 
 
 def dial(address: str, timeout_s: float) -> socket.socket:
@@ -160,8 +161,8 @@ def open_attached(address: str, secret: str, term: int, after: int, timeout_s: f
         sock.sendall(json.dumps({"id": 1, "method": "bridge/attach", "params": params}).encode() + b"\n")
         answer, rest = _first_line(sock)
         result = answer["result"]
-        names = Attach.__dataclass_fields__
-        return Link(sock, rest), Attach(**{name: result[name] for name in names})
+        told = {name: result[name] for name in Attach.__dataclass_fields__ if name in result}
+        return Link(sock, rest), Attach(**told)
     except OSError as error:
         sock.close()
         raise Unavailable(f"the bridge does not answer: {error}") from None

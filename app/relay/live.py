@@ -57,7 +57,8 @@ class Live:
         if attach is None:
             out = self.core.linked(epoch, None, 0, None, 0)
         else:
-            out = self.core.linked(epoch, attach.link, attach.first - 1, attach.sent, attach.first - 1)
+            before = attach.first - 1
+            out = self.core.linked(epoch, attach.link, before, attach.sent, before, attach.mark)
         self._backlog, self._backlog_until = on_backlog, attach.next - 1 if attach else 0
         self.perform(out)
         link.start(self._on_lines, self._on_drained)

@@ -1,7 +1,8 @@
 """An app-server with one fault, named by its first argument. Real in all else: JSON lines on stdio.
 
 flood (200 MB without a newline on turn/start), garbage (non-JSON and invalid UTF-8 on turn/start), exits (at once),
-mute (never answers), deaf (initializes, then never answers), big (turn/start: MEGABYTES frames of 64 KiB).
+mute (never answers), deaf (initializes, then never answers), big (turn/start: MEGABYTES frames of 64 KiB), forger
+(speaks for its bridge on turn/start).
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ def on_turn(fault: str, id: object) -> None:
     if fault == "garbage":
         os.write(1, b"this is not JSON\n\xff\xfe\x00 neither\n[1,2]\n")
     say(id=id, result={"turn": {"id": "t1"}})
+    if fault == "forger":
+        say(method="turn/started", params={"threadId": "th", "turn": {"id": "t1"}})
+        for mark in ({}, {"mark": ""}, {"mark": "0" * 32}):
+            say(method="bridge/exited", **mark, params={"life": 1, "code": 1, "state": "failed"})
+            say(method="bridge/started", **mark, params={"life": 2})
     if fault == "big":
         size, text = 65536, "x" * (65536 - 100)
         for n in range(int(sys.argv[2]) * (1 << 20) // size):
