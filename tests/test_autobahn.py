@@ -2,16 +2,12 @@
 
 import json
 import os
-import signal
-import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import requests
+from echo_app import echo_server
 from parts import require
-from support import until
 
 ROOT = Path(__file__).resolve().parents[1]
 SUITE = Path(os.environ.get("ARGUS_TEST_AUTOBAHN") or ROOT / ".agents" / "autobahn")
@@ -24,38 +20,9 @@ LARGE = {"9.*": 54}
 
 @pytest.fixture(scope="module")
 def echo_url(tmp_path_factory):
-    """A gunicorn with the echo app on a listening socket that was made here, so that no port can be lost."""
     require("autobahn", (SUITE / "stamp").is_file() and os.access(SUITE / "bin" / "wstest", os.X_OK), HOW)
-    place = tmp_path_factory.mktemp("echo")
-    with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
-        options = ["-c", os.devnull, "-k", "gevent", "--no-control-socket", "--bind", f"fd://{listener.fileno()}"]
-        with (place / "log").open("wb") as log:
-            server = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", *options, "tests.echo_app:app"],
-                pass_fds=[listener.fileno()],
-                cwd=place,
-                env=os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(place)},
-                stdout=log,
-                stderr=log,
-            )
-        port = listener.getsockname()[1]
-    try:
-        until(lambda: answers(port) or server.poll() is not None, what="the echo app answers")
-        assert server.poll() is None, (place / "log").read_text()
+    with echo_server(tmp_path_factory.mktemp("echo")) as (port, _):
         yield f"ws://127.0.0.1:{port}/echo"
-        server.send_signal(signal.SIGTERM)
-        server.wait(15)
-    finally:
-        server.kill()
-        server.wait()
-
-
-def answers(port: int) -> bool:
-    """Is there a worker that speaks HTTP?"""
-    try:
-        return requests.get(f"http://127.0.0.1:{port}/", timeout=2).status_code == 404
-    except requests.RequestException:
-        return False
 
 
 def run_suite(url: str, groups: list[str], place: Path) -> dict[str, dict]:
