@@ -16,6 +16,7 @@ from app.provisioners import Provisioner
 from app.provisioners.process import ProcessProvisioner
 from app.provisioners.static import StaticProvisioner
 from app.services.auth import Auth
+from app.services.renderer import Renderer
 from app.services.sessions import Sessions
 from app.services.sockets import OpenSockets
 from app.settings import Settings, inherited_environment
@@ -35,6 +36,7 @@ class Services:
     agent: agents.Choice
     lock: int
     sockets: OpenSockets
+    renderer: Renderer
     requests: int = 0  # being answered now
 
 
@@ -56,7 +58,7 @@ def build(settings: Settings) -> Services:
     auth = Auth(settings, store, sockets.cut)
     chosen = agents.choose(settings)
     sessions = Sessions(settings, store, provisioner(settings), lambda: agents.choose(settings).name)
-    return Services(settings, store, auth, sessions, chosen, lock, sockets)
+    return Services(settings, store, auth, sessions, chosen, lock, sockets, Renderer())
 
 
 def hold_home(settings: Settings, wait_s: float = LOCK_WAIT_S) -> int:

@@ -54,6 +54,9 @@ class Provisioner(Protocol):
     def traits(self, session: str) -> Traits:
         """What the relay must know of this kind of runtime."""
 
+    def log_path(self, session: str) -> Path | None:
+        """Where the runtime's log is, whether or not there is one yet; None if it is kept elsewhere."""
+
     def remove(self, session: str) -> None:
         """Delete what the session kept on disk, never what is shared."""
 

@@ -88,7 +88,7 @@ class ProcessProvisioner:
             "cwd": str(workspace),
             "workspace": str(workspace),
             "templates": str(BRIDGE.parent / "templates"),
-            "log": str(directory / "agent.log"),
+            "log": str(self.log_path(spec.session)),
             **self._limits,
         }
         environment = {
@@ -184,6 +184,10 @@ class ProcessProvisioner:
                 who = identify(_listener(path) or pid)
                 found[session] = {"session": session, "address": f"unix:{path}", "attach": True, **who.__dict__}
         return [found[session] for session in sorted(found)]
+
+    def log_path(self, session: str) -> Path:
+        """The agent's stderr and the bridge's notes; beyond 1 MiB it becomes `….1`."""
+        return session_dir(self._home, session) / "agent.log"
 
     def remove(self, session: str) -> None:
         """The session's own directory, with its own workspace if it has one."""

@@ -51,5 +51,8 @@ class StaticProvisioner:
         """Nothing is known of what runs there."""
         return Traits()
 
+    def log_path(self, session: str) -> None:
+        """Whoever runs it keeps its log."""
+
     def remove(self, session: str) -> None:
         """It has nothing here."""

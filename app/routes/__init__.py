@@ -9,22 +9,19 @@ from flask import Flask, current_app, jsonify
 from werkzeug.exceptions import HTTPException
 
 from app.errors import ArgusError
-from app.routes import auth, health, page, policy, sessions, ws
+from app.routes import auth, health, logs, page, policy, render, sessions, ws
 from app.wiring import Services
 
 log = logging.getLogger("argus.http")
-
-MAX_BODY_BYTES = 1 << 20
 
 
 def create_app(services: Services) -> Flask:
     """The Flask application over these services."""
     app = Flask("argus", static_folder=None)
     app.extensions["argus"] = services
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.url_map.strict_slashes = False
     policy.install(app)
-    for part in (health, auth, sessions, page):
+    for part in (health, auth, sessions, logs, render, page):
         app.register_blueprint(part.bp)
     ws.install(app)
     app.register_error_handler(ArgusError, _argus_error)

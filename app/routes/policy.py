@@ -17,15 +17,26 @@ from app.wiring import Services
 
 View = TypeVar("View", bound=Callable[..., Any])
 
+MAX_BODY_BYTES = 1 << 20
 ALWAYS_HOSTS = frozenset({"localhost", "gateway", socket.gethostname().lower()})
 ALWAYS_ORIGINS = frozenset({"http://localhost:3000", "http://127.0.0.1:3000"})
-_PUBLIC = "argus_public"
+_PUBLIC, _LIMIT = "argus_public", "argus_body_limit"
 
 
 def public(view: View) -> View:
     """Mark a view that needs no token."""
     setattr(view, _PUBLIC, True)
     return view
+
+
+def body_limit(size: int) -> Callable[[View], View]:
+    """How many bytes the body of a view may have; without this 1 MiB."""
+
+    def mark(view: View) -> View:
+        setattr(view, _LIMIT, size)
+        return view
+
+    return mark
 
 
 def services() -> Services:
@@ -55,6 +66,7 @@ def check() -> Response | None:
     if request.method == "OPTIONS":
         return Response(status=204)
     view = current_app.view_functions.get(request.endpoint or "")
+    request.max_content_length = getattr(view, _LIMIT, MAX_BODY_BYTES)
     if view is None or getattr(view, _PUBLIC, False) or is_socket:
         return None  # an unknown path; a public one; a socket is checked once it is accepted
     g.principal = identify(request.headers.get("Authorization"), request.args.get("token"))

@@ -9,7 +9,6 @@ from flask import Blueprint, g, jsonify
 from app.errors import BadRequest
 from app.routes.auth import json_body
 from app.routes.policy import services
-from app.services.sessions import TITLE_MAX
 from app.store.sessions import SessionRow
 
 bp = Blueprint("sessions", __name__)
@@ -51,8 +50,6 @@ def list_sessions() -> Any:
 def create_session() -> Any:
     """`{"agent"?, "title"?}` → 201 session. Its runtime starts when it is first used. 429 at ARGUS_MAX_SESSIONS."""
     body = json_body(agent=str, title=str)
-    if len(body.get("title", "")) > TITLE_MAX:
-        raise BadRequest(f"title may have {TITLE_MAX} characters")
     row = services().sessions.create(g.principal, body.get("agent"), body.get("title", ""))
     return jsonify(shown(row)), 201
 
@@ -62,6 +59,23 @@ def get_session(id: str) -> Any:
     """One session with `threads`, the ids of its threads, the latest used first. 404 `Unknown session`."""
     row = services().sessions.get(id)
     return jsonify(**shown(row), threads=services().sessions.threads(id))
+
+
+@bp.patch("/sessions/<id>")
+def rename_session(id: str) -> Any:
+    """`{"title"}` → the session. 400 for a title that shows nothing."""
+    title = json_body(title=str).get("title")
+    if title is None:
+        raise BadRequest("title is missing")
+    return jsonify(shown(services().sessions.rename(id, title)))
+
+
+@bp.post("/sessions/<id>/restart")
+def restart_session(id: str) -> Any:
+    """202: a fresh agent is being started. Clients are told by `argus/runtime`; open turns end as interrupted."""
+    json_body()
+    services().sessions.restart(id)
+    return jsonify(ok=True, sessionId=id), 202
 
 
 @bp.delete("/sessions/<id>")

@@ -62,7 +62,7 @@ class Keeper:
         self._owners: dict[str, str | None] = {}
         self._attach: Attach | None = None
         self._epoch, self._resume, self._failures, self._broken = "", False, 0, 0
-        self._wanted, self._remembered = True, False
+        self._wanted, self._remembered, self._afresh = True, False, False
         self.ended: tuple[int, str] | None = None  # close code and reason for who comes too late
         self._greenlet = gevent.spawn(self._run)
 
@@ -78,6 +78,17 @@ class Keeper:
                 raise Unavailable(self.reason or "the session ends")
             if monotonic_s() > deadline:
                 raise Unavailable(self.reason or f"the runtime was not reached within {timeout_s:g} s")
+
+    def restart(self) -> None:
+        """Begin with a fresh agent: told to the bridge, or by starting what does not run. Does not wait."""
+        link, self._afresh = self.live.link, False
+        if link is not None and self._attach is not None:
+            link.send(RESTART)
+        elif link is not None:
+            link.close("a restart was asked for")  # a bare app-server lives as long as its link
+        else:
+            self._afresh = True  # what is being reached for, and may never answer, is ended first
+            self._poke.set()
 
     def stop(self, runtime_too: bool, why: str = "the session ends") -> None:
         """Let go; the runtime goes on unless it is to end too."""
@@ -115,6 +126,8 @@ class Keeper:
             self._epoch = epoch
             began = monotonic_s()
             self.live.link_up(link, attach, self._epoch, self._backlog_done)
+            if self._afresh:  # asked for while this old one was being reached
+                self.restart()
             link.closed.wait()
             self.up.clear()
             log.info("session %s: %s", self.row.id, link.why)
@@ -154,6 +167,8 @@ class Keeper:
     def _connect(self) -> tuple[Link, Attach | None]:
         """A link to the runtime, which is started if it does not run."""
         handle = self._handle
+        if handle is not None and self._afresh:
+            self._provisioner.stop(handle)
         if handle is not None and self._provisioner.poll(handle) != "running":
             handle = None
         if handle is not None and handle.get("attach"):
@@ -162,6 +177,7 @@ class Keeper:
             except OSError:
                 self._provisioner.stop(handle)
         handle = self._start()
+        self._afresh = False
         try:
             return self._dial(handle, self.live.core.fold.seq)
         except OSError as error:

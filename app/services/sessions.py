@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import secrets
+import unicodedata
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 
 import gevent
 from gevent.lock import RLock
@@ -14,7 +16,7 @@ from gevent.pool import Pool
 
 from app import agents
 from app.clock import monotonic_s, now_ms
-from app.errors import ArgusError, NotFound, TooMany, Unavailable
+from app.errors import ArgusError, BadRequest, NotFound, TooMany, Unavailable
 from app.provisioners import Provisioner, Spec
 from app.provisioners.static import StaticProvisioner
 from app.services.auth import Principal
@@ -29,6 +31,8 @@ log = logging.getLogger("argus.sessions")
 
 ATTACH_AT_ONCE = 20  # sessions taken up at the same time after a start
 TITLE_MAX = 200
+SHOWS_NOTHING = {"Cc", "Cf", "Cn", "Cs", "Mn", "Zl", "Zp", "Zs"}  # Unicode categories
+BLANK_LETTERS = set("\u115f\u1160\u2800\u3164\uffa0")  # of other categories, and as empty
 
 
 class Sessions:
@@ -96,7 +100,7 @@ class Sessions:
     def create(
         self, principal: Principal, agent: str | None, title: str = "", upstream: str | None = None
     ) -> SessionRow:
-        """A new session's row. Raises TooMany, BadRequest (agent), NotFound (upstream)."""
+        """A new session's row. Raises TooMany, BadRequest (agent, title), NotFound (upstream)."""
         static = self._provisioner if isinstance(self._provisioner, StaticProvisioner) else None
         chosen = static.choose(upstream) if static else ""
         name = agent or ("" if static else self._default_agent())
@@ -107,7 +111,7 @@ class Sessions:
         row = SessionRow(
             id=uuid.uuid4().hex[:12],
             agent=name or "upstream",
-            title=title[:TITLE_MAX],
+            title=clean_title(title) if title else "",
             owner=principal.name,
             provisioner=self._provisioner.name,
             upstream=chosen,
@@ -190,6 +194,27 @@ class Sessions:
         fold = keeper.live.core.fold if keeper else None
         return (len(fold.turns), sum(not r.answered for r in fold.requests.values())) if fold else (0, 0)
 
+    def rename(self, id: str, title: str) -> SessionRow:
+        """Give it another title; its row. Raises NotFound, BadRequest."""
+        title = clean_title(title)
+        self.get(id)
+        if not self._store.run(lambda db: rows.change(db, id, title=title)):
+            raise NotFound("Unknown session")
+        return self.get(id)
+
+    def restart(self, id: str) -> None:
+        """Begin with a fresh agent, or wake one that does not run; does not wait. Raises NotFound, Unavailable."""
+        self._keeper(self.get(id)).restart()
+        log.info("session %s: a restart was asked for", id)
+
+    def log_path(self, id: str) -> Path:
+        """Where its runtime's log is. Raises NotFound."""
+        row = self.get(id)
+        path = self._provisioner.log_path(id) if row.provisioner == self._provisioner.name else None
+        if path is None:
+            raise NotFound("this session's log is not kept here, but where its runtime runs")
+        return path
+
     def delete(self, id: str) -> None:
         """End the runtime, close its clients, remove row and the session's own files. Raises NotFound."""
         row = self.get(id)
@@ -249,3 +274,13 @@ class Sessions:
     def _spec(self, row: SessionRow) -> Spec:
         command = "" if row.provisioner == "static" else agents.command(row.agent, self._settings)
         return Spec(row.id, row.secret, command, {}, row.upstream)
+
+
+def clean_title(text: str) -> str:
+    """A title as it is stored: on one line, trimmed. Raises BadRequest for one that shows nothing, or is too long."""
+    title = " ".join("".join(" " if unicodedata.category(c) == "Cc" else c for c in text).split())
+    if all(unicodedata.category(c) in SHOWS_NOTHING or c in BLANK_LETTERS for c in title):
+        raise BadRequest("title must have something that can be seen")
+    if len(title) > TITLE_MAX:
+        raise BadRequest(f"title may have {TITLE_MAX} characters")
+    return title

@@ -1,22 +1,31 @@
-"""Which WebSockets are open under which token, so that a revoked or expired one is cut within a second."""
+"""Which WebSockets and other long connections are open under which token: a revoked or expired one is cut within a
+second."""
 
 from __future__ import annotations
 
-from app.relay.websocket import WebSocket
+from typing import Protocol
+
 from app.services.auth import Auth, Principal
+
+
+class Closable(Protocol):
+    """A connection that lasts."""
+
+    def close(self, code: int, reason: str) -> None:
+        """End it; must not wait."""
 
 
 class OpenSockets:
     """Sockets by token."""
 
     def __init__(self) -> None:
-        self._open: dict[WebSocket, Principal] = {}
+        self._open: dict[Closable, Principal] = {}
 
-    def add(self, ws: WebSocket, principal: Principal) -> None:
+    def add(self, ws: Closable, principal: Principal) -> None:
         """A socket was let in."""
         self._open[ws] = principal
 
-    def discard(self, ws: WebSocket) -> None:
+    def discard(self, ws: Closable) -> None:
         """It is over."""
         self._open.pop(ws, None)
 
