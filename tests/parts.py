@@ -1,10 +1,14 @@
 """What a test does when a part of the real world (Codex, a browser, …) is not on this machine."""
 
 import os
+import shutil
+from pathlib import Path
 
 import pytest
 
-PARTS = ("codex", "autobahn", "browser", "npm", "docker")
+PARTS = ("codex", "autobahn", "browser", "npm", "docker", "node", "axe")
+NODE_PARTS = Path(__file__).resolve().parent.parent / ".agents" / "node" / "node_modules"
+HOW_NODE = "node on PATH, and tests/tools/install_node_parts.sh .agents/node"
 
 
 def require(part: str, present: bool, how: str) -> None:
@@ -25,3 +29,11 @@ def require(part: str, present: bool, how: str) -> None:
     if part in insisted:
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason, allow_module_level=True)
+
+
+def node_part(package: str, part: str) -> Path:
+    """The folder of an npm package that tests use; skips or fails by `part` where it, or node for `node`, is missing."""
+    folder = NODE_PARTS / package
+    there = (folder / "package.json").is_file() and (part != "node" or shutil.which("node") is not None)
+    require(part, there, HOW_NODE)
+    return folder
