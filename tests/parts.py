@@ -32,7 +32,7 @@ def require(part: str, present: bool, how: str) -> None:
 
 
 def node_part(package: str, part: str) -> Path:
-    """The folder of an npm package that tests use; skips or fails by `part` where it, or node for `node`, is missing."""
+    """The folder of an npm package that tests use; without it (`node`: or without node itself) see `require`."""
     folder = NODE_PARTS / package
     there = (folder / "package.json").is_file() and (part != "node" or shutil.which("node") is not None)
     require(part, there, HOW_NODE)

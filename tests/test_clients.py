@@ -1,4 +1,4 @@
-"""The two examples of docs/clients.md as they stand: whatever breaks, every message arrives once and no word is lost."""
+"""The two examples of docs/clients.md as they stand: every message arrives once, whatever breaks."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def choose(settings: Settings, home: Path | None = None) -> Choice:
     if settings.agent == "demo":
         return Choice("demo", "ARGUS_AGENT=demo")
     if settings.agent == "codex":
-        warning = "" if login else f"Codex has no login yet: run `{codex.login_command()}`, or set OPENAI_API_KEY."
+        warning = "" if login else f"Codex has no login yet: run `{codex.login_command()}`."
         return Choice("codex", "ARGUS_AGENT=codex", warning)
     if settings.runtime_cmd:
         return Choice("codex", "ARGUS_RUNTIME_CMD is set")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from app.errors import Unavailable
 from app.settings import child_variable
@@ -13,6 +14,10 @@ CODEX_VERSION = "0.169.0"
 ROOT = Path(__file__).resolve().parents[2]
 INSTALLED_AT = ROOT / ".agents" / "codex"
 NATIVE = "node_modules/@openai/codex-*/vendor/*/bin/codex"  # skips the Node wrapper: one process and 65 ms less
+
+# Model providers that Codex knows without a table, and those of them that need no login at OpenAI.
+WITHOUT_LOGIN = ("ollama", "lmstudio", "amazon-bedrock", "gcp")
+BUILT_IN = ("openai", *WITHOUT_LOGIN)
 
 
 def installed() -> Path | None:
@@ -43,17 +48,67 @@ def login_command() -> str:
     return f"{wrapper} login" if wrapper.exists() else "codex login"
 
 
+def config_home(home: Path | None = None) -> Path:
+    """Where Codex keeps its login and its config.toml."""
+    return Path(child_variable("CODEX_HOME") or (home or Path.home()) / ".codex")
+
+
 def login(home: Path | None = None) -> str | None:
-    """What Codex can log in with, in words, or None."""
-    codex_home = Path(child_variable("CODEX_HOME") or (home or Path.home()) / ".codex")
+    """What Codex can log in with, in words, or None.
+
+    OPENAI_API_KEY and CODEX_API_KEY in the environment do not count: the app-server does not read them.
+    """
+    codex_home = config_home(home)
     if (codex_home / "auth.json").is_file():
         return "auth.json"
-    for name in ("OPENAI_API_KEY", "CODEX_API_KEY"):
-        if child_variable(name):
-            return name
     try:
         config = tomllib.loads((codex_home / "config.toml").read_text("utf-8"))
     except (OSError, ValueError):
         return None
     provider = config.get("model_provider")
-    return f"model_provider {provider}" if provider and provider in config.get("model_providers", {}) else None
+    if provider in WITHOUT_LOGIN:
+        return f"model_provider {provider}"
+    table = _table(config, "model_providers").get(provider)
+    own = isinstance(table, dict) and not table.get("requires_openai_auth")
+    return f"model_provider {provider}" if own else None
+
+
+def config_mistakes(text: str) -> list[str]:
+    """What in a config.toml makes Codex refuse every thread/start, each as a sentence that says how to mend it."""
+    try:
+        config = tomllib.loads(text)
+    except ValueError as error:
+        return [f"it is no TOML ({error})"]
+    found = []
+    provider = config.get("model_provider")
+    if isinstance(provider, str) and provider not in BUILT_IN and provider not in _table(config, "model_providers"):
+        found.append(
+            f"model_provider {provider!r} has no table [model_providers.{provider}]; add it, or take the line out"
+        )
+    for name, server in _table(config, "mcp_servers").items():
+        if not isinstance(server, dict):
+            found.append(f"mcp_servers.{name} is no table; it needs a url or a command")
+        elif "bearer_token" in server:
+            found.append(
+                f"[mcp_servers.{name}] has bearer_token, which Codex refuses; put the token into a variable and name "
+                "that: bearer_token_env_var"
+            )
+        elif not server.keys() & {"url", "command"}:
+            found.append(f"[mcp_servers.{name}] has neither url nor command; add one, or take the table out")
+    return found
+
+
+def missing_variables(text: str) -> list[str]:
+    """Variables that the chosen model provider takes its key from and that are not set."""
+    try:
+        config = tomllib.loads(text)
+    except ValueError:
+        return []
+    table = _table(config, "model_providers").get(config.get("model_provider"))
+    name = table.get("env_key") if isinstance(table, dict) else None
+    return [name] if isinstance(name, str) and name and not child_variable(name) else []
+
+
+def _table(config: dict[str, Any], name: str) -> dict[Any, Any]:
+    found = config.get(name)
+    return found if isinstance(found, dict) else {}

@@ -54,6 +54,16 @@ def ensure(requirements: str, root: Path = ROOT) -> Path:
     return python
 
 
+def state(root: Path = ROOT) -> str:
+    """How the .venv is, changing nothing: `missing`, `broken`, `stale` (the requirements changed) or `ready`."""
+    venv = root / ".venv"
+    if not (venv.exists() or venv.is_symlink()):
+        return "missing"
+    if not _works(venv):
+        return "broken"
+    return "ready" if _stamped(root, "requirements.txt") else "stale"
+
+
 def inside(root: Path = ROOT) -> bool:
     """Is this process already the Python of the .venv?"""
     return os.path.realpath(sys.prefix) == os.path.realpath(root / ".venv")

@@ -10,8 +10,6 @@ from argparse import Namespace
 from dataclasses import dataclass
 from typing import Any
 
-import requests
-
 from app.errors import ArgusError, Unavailable
 from app.settings import Settings
 
@@ -99,6 +97,8 @@ def ask(settings: Settings, gateway: Running, method: str, path: str) -> dict[st
 
     Raises ArgusError with what the gateway said, or with what to do if it said nothing.
     """
+    import requests  # late: the rest of this file works before there is a .venv
+
     with requests.Session() as http:
         # A proxy of the environment knows nothing of this machine's own loopback.
         http.trust_env = False

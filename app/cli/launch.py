@@ -38,10 +38,13 @@ def _run(argv: Sequence[str]) -> int:
         print(options.overview(), end="")
         return 0
     os.environ.update(args.settings)
+    requirements = options.COMMANDS[args.command].requirements
+    if not requirements:
+        return importlib.import_module(f"app.cli.{args.command}").run(args)
     if args.command != "test":
         # Before anything is installed: a wrong value should not cost a minute.
         settings.load()
-    python = environment.ensure(options.COMMANDS[args.command].requirements)
+    python = environment.ensure(requirements)
     if not environment.inside():
         # exec, so that the process keeps its number: who started ./argus can signal the gateway itself.
         sys.stdout.flush()

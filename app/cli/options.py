@@ -23,7 +23,10 @@ VARIABLES = {
 
 @dataclass(frozen=True)
 class Command:
-    """One command: what it does in a line, the options that stand for settings, and where the code is."""
+    """One command: what it does in a line, the options that stand for settings, and what must be in .venv for it.
+
+    Without requirements it runs in any Python, with or without a .venv, and looks at the settings itself.
+    """
 
     summary: str
     settings: tuple[str, ...] = ()
@@ -34,6 +37,7 @@ COMMANDS = {
     "up": Command("start the gateway; the first time, make .venv and install what it needs", tuple(VARIABLES)),
     "down": Command("stop the gateway of a home, and every runtime it started on this machine", ("--home",)),
     "link": Command("print a link that opens the page; good once, for ten minutes", ("--home",)),
+    "doctor": Command("look for what keeps Argus from working, and say what mends it", ("--home",), requirements=""),
     "smoke": Command("say one thing to an agent and print its answer", ("--home",)),
     "test": Command("run the tests", requirements="requirements-dev.txt"),
 }
@@ -106,6 +110,8 @@ def _parser() -> Parser:
             sub.add_argument(option, metavar=_metavar(option), dest=row["name"], help=text)
         if name == "smoke":
             _smoke(sub)
+        if name == "doctor":
+            sub.add_argument("--json", action="store_true", help="as one JSON object, for programs")
         if name == "test":
             sub.add_argument("pytest", nargs="*", help="what pytest is given; nothing: the whole suite")
     commands.add_parser("help", add_help=False)
