@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from gevent.event import Event as Flag
+from gevent.socket import socketpair
 from hypothesis import given
 from hypothesis import strategies as st
 from relay_kit import STEADY, asks, exited, line, note, payloads, spread, turn_completed, turn_started
@@ -265,6 +265,38 @@ def test_on_a_plain_link_nobody_speaks_for_a_bridge() -> None:
     assert seen(fold, exited()) == [exited()] and fold.turns
 
 
+DELTA = b'{"method":"item/agentMessage/delta","params":{"delta":"%s"}}'
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, 200, 70_000])
+@pytest.mark.parametrize("kind", [b"agentMessage/delta", b"commandExecution/outputDelta"])
+def test_one_delta_on_its_own_is_folded_as_among_others(size: int, kind: bytes) -> None:
+    text = b'{"method":"item/%s","params":{"delta":"%s"}}' % (kind, b"x" * size)
+    one, other = folded(note("a")), folded(note("a"))
+    entry = one.one_delta(text + b"\n")
+    assert [[entry]] == other.feed(text + b"\n")
+    assert replay(one) == replay(other) and one.seq == other.seq == 2
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        *(DELTA % b"\xc3\xa9" + b"\n", DELTA % b"\xff" + b"\n", DELTA % b"x" + b"\r\n", DELTA % b"\r" + b"\n"),
+        *((DELTA % b"x" + b"\n") * 2, DELTA % b"x" + b"\n\n", b"\n", b"", b" " + DELTA % b"x" + b"\n"),
+        *(note("turn/started", threadId="t") + b"\n", b'{"id":1,"result":1}\n', b"noise\n"),
+    ],
+)
+def test_what_is_not_just_one_plain_delta_is_left_to_the_whole_fold(block: bytes) -> None:
+    fold = folded(note("a"))
+    assert fold.one_delta(block) is None and fold.seq == 1 and len(replay(fold)) == 1
+
+
+def test_a_delta_that_an_earlier_link_brought_is_left_to_the_whole_fold() -> None:
+    fold = folded(note("a"), note("b"))
+    fold.begin("e", 1, 0)
+    assert fold.one_delta(DELTA % b"x" + b"\n") is None
+
+
 # -- however the lines arrive
 
 SAMPLE: list[bytes] = [
@@ -300,14 +332,20 @@ def test_it_does_not_matter_in_which_blocks_lines_arrive(lines: list[bytes], dat
     assert outcome(fresh(), blocks) == outcome(fresh(), [block(*lines)])
 
 
-def take(chunks: list[bytes], limit: int | None = None) -> tuple[list[bytes], Link]:
-    """What a link hands on of these reads; without a socket."""
-    link, blocks = Link.__new__(Link), []
-    link._parts, link._held, link._limit, link._on_lines = [], 0, limit, blocks.append
-    link.closed, link.why, link.close = Flag(), "", lambda why: setattr(link, "why", why)
-    for chunk in chunks:
-        link._take(chunk)
-    return blocks, link
+def take(chunks: list[bytes], limit: int | None = None) -> tuple[list[bytes], str]:
+    """What a link hands on of these reads."""
+    ours, theirs = socketpair()
+    blocks: list[bytes] = []
+    with theirs:
+        link = Link(ours, line_limit=limit)
+        link._on_lines = blocks.append
+        for chunk in chunks:
+            if not link.closed.is_set():
+                theirs.sendall(chunk)
+                link._readable()
+        why = link.why
+        link.close("done")
+    return blocks, why
 
 
 def cut(data: bytes, draw: st.DataObject) -> list[bytes]:
@@ -326,6 +364,6 @@ def test_a_link_hands_on_whole_lines_wherever_the_reads_were_cut(lines: list[byt
 
 def test_a_link_ends_at_a_line_over_its_limit_in_one_read_or_many() -> None:
     for chunks in ([b"x" * 11], [b"x" * 6, b"x" * 5], [b"x" * 6, b"x" * 5 + b"\n"], [b"a\n" + b"x" * 6, b"x" * 5]):
-        assert "longer than 10 bytes" in take(chunks, limit=10)[1].why
+        assert "longer than 10 bytes" in take(chunks, limit=10)[1]
     for chunks in ([b"x" * 10 + b"\n"], [b"x" * 6, b"x" * 4 + b"\n" + b"y" * 10, b"\n"]):
-        assert take(chunks, limit=10)[1].why == ""
+        assert take(chunks, limit=10)[1] == ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import socket as stdsocket
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ log = logging.getLogger("argus.link")
 
 READ = 1  # libev's EV_READ
 READ_BYTES = 65536
+NEWLINE = 10
 ANSWER_BYTES = 65536
 SEND_LIMIT = 64 << 20
 
@@ -64,12 +66,18 @@ def dial(address: str, timeout_s: float) -> socket.socket:
 class Link:
     """An open connection. `start` begins to deliver; `closed` is set when it is over, `why` says how."""
 
+    # fmt: off
+    __slots__ = (
+        "_held", "_limit", "_on_lines", "_outbound", "_parts", "_raw", "_rest", "_sock", "_watcher", "closed", "why",
+    )
+    # fmt: on
+
     def __init__(self, sock: socket.socket, rest: bytes = b"", line_limit: int | None = None) -> None:
         self._sock, self._raw = sock, sock._sock
         sock.settimeout(None)
         self._raw.setblocking(False)
         self._parts: list[bytes] = []
-        self._held, self._rest, self._limit = 0, rest, line_limit
+        self._held, self._rest, self._limit = 0, rest, line_limit or sys.maxsize
         self._watcher: Any = None
         self._on_lines: Callable[[bytes], None] = lambda block: None
         self.closed, self.why = Event(), ""
@@ -103,14 +111,16 @@ class Link:
         except OSError as error:
             self.close(f"the link broke: {error}")
             return
-        if data:
-            self._take(data)
-        else:
+        if not data:
             self.close("the link was closed")
+        elif data[-1] == NEWLINE and not self._parts and len(data) <= self._limit:
+            self._hand_on(data)
+        else:
+            self._take(data)
 
     def _take(self, data: bytes) -> None:
         end = data.rfind(b"\n") + 1
-        if self._limit and self._held + (data.find(b"\n") if end else len(data)) > self._limit:
+        if self._held + (data.find(b"\n") if end else len(data)) > self._limit:
             self.close(f"a line is longer than {self._limit} bytes (ARGUS_JSONL_LINE_LIMIT_BYTES)")
             return
         if not end:
@@ -125,6 +135,9 @@ class Link:
         if end < len(data):
             self._parts.append(data[end:])
         self._held = len(data) - end
+        self._hand_on(block)
+
+    def _hand_on(self, block: bytes) -> None:
         try:
             self._on_lines(block)
         except Exception:  # a bug in the relay's rules must not kill the hub's callback for all sessions

@@ -20,7 +20,7 @@ from app.relay.frames import text_frame
 from app.relay.inbound import BadFrame, Frame
 from app.relay.link import Attach, Link
 from app.relay.messages import Out, error_frame
-from app.relay.ring import Entry, joined
+from app.relay.ring import Entry, joined, numbered
 from app.relay.websocket import WebSocket
 
 log = logging.getLogger("argus.live")
@@ -42,10 +42,10 @@ class Live:
 
     def __init__(self, id: str, core: Core, request_timeout_s: float, on_event: Callable[[Event], None]) -> None:
         self.id, self.core, self._timeout_s = id, core, request_timeout_s
-        self._on_event = on_event
+        self._on_event, self._one_delta = on_event, core.fold.one_delta
         self.link: Link | None = None
         self.clients: dict[str, Client] = {}
-        self.active_at = monotonic_s()
+        self.active_at, self._active = monotonic_s(), False
         self._backlog: Callable[[], None] | None = None
         self._backlog_until = 0
 
@@ -70,8 +70,12 @@ class Live:
         self.perform(self.core.unlinked(why))
 
     def _on_lines(self, block: bytes) -> None:
-        self.active_at = monotonic_s()
-        self.perform(self.core.feed(block))
+        self._active = True
+        entry = self._one_delta(block)
+        if entry is None:
+            self.perform(self.core.feed(block))
+        else:  # it goes to all and changes nothing
+            self._broadcast_one(entry)
         if self._backlog:
             self._check_backlog()
 
@@ -150,14 +154,23 @@ class Live:
             self._on_event(event)
 
     def _broadcast(self, entries: bytes | list[Entry]) -> None:
-        plain = numbered = None
+        plain = with_seq = None
         for client in list(self.clients.values()):
             if client.with_seq and isinstance(entries, list):
-                numbered = numbered or joined(entries, with_seq=True)
-                client.ws.send_frames(numbered)
+                with_seq = with_seq or joined(entries, with_seq=True)
+                client.ws.send_frames(with_seq)
             else:
                 plain = plain or (entries if isinstance(entries, bytes) else joined(entries, False))
                 client.ws.send_frames(plain)
+
+    def _broadcast_one(self, entry: Entry) -> None:
+        with_seq = None
+        for client in list(self.clients.values()):
+            if client.with_seq:
+                with_seq = with_seq or numbered(entry)
+                client.ws.send_frames(with_seq)
+            else:
+                client.ws.send_frames(entry[1])
 
     def _send_upstream(self, lines: list[bytes]) -> None:
         link = self.link
@@ -170,5 +183,7 @@ class Live:
     def tick(self, now: float) -> None:
         """Once a second: deadlines, and memory back when nothing happens."""
         self.perform(self.core.expire(now))
+        if self._active:  # noted here: a clock for each line would cost more than the line
+            self.active_at, self._active = now, False
         if now - self.active_at > 600 and not self.core.fold.turns and self.core.unseen is None:
             self.core.fold.ring.trim(IDLE_RING_BYTES)

@@ -67,6 +67,8 @@ class Ring:
     What came in one read stays and goes together, so that keeping it costs next to nothing.
     """
 
+    __slots__ = ("bytes", "entries", "floor", "frames", "max_bytes", "max_frames")
+
     def __init__(self, max_bytes: int, max_frames: int = 20_000) -> None:
         self.max_bytes, self.max_frames = max_bytes, max_frames
         self.entries: deque[Entry] = deque()
