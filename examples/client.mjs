@@ -170,7 +170,8 @@ class Client {
     const { id, method, params = {} } = message;
     if (method && id !== undefined) this.answer(id, method, params);
     else if (!method) this.settle(id, message);
-    else if (method === 'argus/session') {
+    else if (method.startsWith('argus/') && 'seq' in message) { // the gateway's own have no seq: the agent wrote it
+    } else if (method === 'argus/session') {
       [this.session, this.key, this.cursor] = [params.id, params.client, params.cursor];
       if (params.resume === 'gap') this.unbroken.clear();
       this.settle('hello', { result: params });

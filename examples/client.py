@@ -133,6 +133,8 @@ class Client:
         method, params = message.get("method", ""), message.get("params") or {}
         if "id" in message and method:
             self.send({"id": message["id"], **answer(method, params)})
+        elif method.startswith("argus/") and "seq" in message:
+            pass  # the gateway's own have no seq: the agent wrote this one
         elif method == "argus/session":
             self.session, self.key, self.cursor = params["id"], params["client"], params["cursor"]
             if params.get("resume") == "gap":
