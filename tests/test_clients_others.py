@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from bridges import Bridge
 from parts import node_part
 from support import ROOT, TOKEN, Client, Closed, Gateway, free_port, until
@@ -177,6 +178,19 @@ def test_a_refused_client_gets_a_close_code(connect: Callable[..., Client], gate
     assert (wrong.code, wrong.reason) == (1008, "Unauthorized")
     unknown = connect(gateway, session="000000000000").closed(30)
     assert (unknown.code, unknown.reason) == (1008, "Unknown session")
+
+
+def test_the_http_edge_is_as_the_page_says(gateway: Gateway) -> None:
+    assert gateway.api("HEAD", "/healthz").status_code == 200
+    assert gateway.api("GET", "/sessions/", allow_redirects=False).status_code == 200
+    missing = gateway.api("DELETE", "/sessions/000000000000")
+    assert missing.status_code == 404 and set(missing.json()) == {"detail", "code"}
+    for path in ("/docs", "/redoc", "/openapi.json", "/sessions"):
+        assert requests.get(gateway.url + path, timeout=10).status_code in (401, 404)
+    row = gateway.api("POST", "/sessions").json()
+    assert {"sessionId", "containerId", "name", "status", "runtimeLayout"} <= set(row)
+    foreign = requests.get(gateway.url + "/healthz", headers={"Origin": "http://elsewhere.example"}, timeout=10)
+    assert foreign.status_code == 403 and "Access-Control-Allow-Origin" not in foreign.headers
 
 
 # Straight to a runtime, as a smoke client does it on a bridge that asks for no secret
