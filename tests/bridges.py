@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import ROOT, until
+from support import PATIENCE_S, ROOT, until
 
 BRIDGE = ROOT / "runtime" / "bridge.py"
 SECRET = "the secret of these tests"
@@ -92,7 +92,7 @@ class Peer:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock, self.held, self.seq, self.answer = sock, b"", 0, {}
-        sock.settimeout(15)
+        sock.settimeout(PATIENCE_S)
 
     def send(self, *lines: bytes | str | dict[str, Any]) -> Peer:
         texts = [json.dumps(each) if isinstance(each, dict) else each for each in lines]
@@ -185,7 +185,7 @@ class Bridge:
         self.process.send_signal(signal.SIGCONT)
         self.process.terminate()
         try:
-            self.process.wait(5)
+            self.process.wait(PATIENCE_S)
         finally:
             self.process.kill()
             self.process.wait()
@@ -248,7 +248,7 @@ def pid_in(text: bytes) -> int:
     return json.loads(text)["pid"]
 
 
-def gone(*pids: int, timeout_s: float = 5.0) -> bool:
+def gone(*pids: int, timeout_s: float = PATIENCE_S) -> bool:
     until(lambda: not any(lives(pid) for pid in pids), timeout_s, f"{pids} end")
     return True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -22,16 +23,21 @@ from websockets.sync.client import ClientConnection, connect
 
 ROOT = Path(__file__).resolve().parent.parent
 TOKEN = "a-token-for-tests-only"
+PATIENCE_S = 40.0  # costs something only when something is wrong; the machine may be busy with other tests
+PORTS = range(10_000, 32_000)  # below those that the system gives to the near end of connections
+_dice = random.SystemRandom()  # of its own: Hypothesis seeds the common one, in all processes alike
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that nobody listens on now, and that no connection takes before the caller does."""
+    while True:
+        port = _dice.choice(PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
-def until(check: Callable[[], Any], timeout_s: float = 15.0, what: str = "") -> Any:
+def until(check: Callable[[], Any], timeout_s: float = PATIENCE_S, what: str = "") -> Any:
     """Wait for a condition; its value. Fails after the deadline."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -72,14 +78,14 @@ class Gateway:
                 command, cwd=ROOT, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
             )
         if wait:
-            until(self.answers, 30, "the gateway answers /healthz; log: " + str(self.log))
+            until(self.answers, 60, "the gateway answers /healthz; log: " + str(self.log))
         return self
 
     def answers(self) -> bool:
         if self.process.poll() is not None:
             raise AssertionError(f"the gateway ended:\n{self.said()}")
         try:
-            return requests.get(self.url + "/healthz", timeout=2).ok
+            return requests.get(self.url + "/healthz", timeout=5).ok
         except requests.RequestException:
             return False
 
@@ -89,11 +95,11 @@ class Gateway:
     def kill(self) -> None:
         """kill -9 of all of it; runtimes are not in its process group."""
         os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(PATIENCE_S)
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         self.process.send_signal(number)
-        self.process.wait(20)
+        self.process.wait(PATIENCE_S)
 
     def restart(self) -> Gateway:
         self.kill()
@@ -121,11 +127,16 @@ class Gateway:
 
     def pids_of(self, program: str) -> list[int]:
         """Runtime processes whose command line names this program (bridge.py, demo.py)."""
-        return [p for p in self.runtime_pids() if program in Path(f"/proc/{p}/cmdline").read_text()]
+        found = []
+        for pid in self.runtime_pids():
+            with contextlib.suppress(OSError):  # it may end meanwhile
+                if program in Path(f"/proc/{pid}/cmdline").read_text():
+                    found.append(pid)
+        return found
 
     def api(self, method: str, path: str, **kwargs: Any) -> requests.Response:
         headers = {"Authorization": f"Bearer {TOKEN}", **kwargs.pop("headers", {})}
-        return requests.request(method, self.url + path, headers=headers, timeout=30, **kwargs)
+        return requests.request(method, self.url + path, headers=headers, timeout=PATIENCE_S, **kwargs)
 
     def client(self, **query: str) -> Client:
         return Client(self, **query)
@@ -145,8 +156,9 @@ class Client:
     def __init__(self, gateway: Gateway, token: str | None = TOKEN, hello: bool = True, **query: str) -> None:
         args = "&".join(f"{k}={v}" for k, v in {"token": token, **query}.items() if v is not None)
         url = f"ws://127.0.0.1:{gateway.port}/ws?{args}"
-        options = {"max_size": None, "compression": None, "proxy": None, "open_timeout": 40, "legacy": True}
-        self.ws: ClientConnection = connect(url, **options)
+        # No pings of the client's own: it would take a busy machine for a dead gateway.
+        options = {"max_size": None, "compression": None, "proxy": None, "ping_interval": None, "legacy": True}
+        self.ws: ClientConnection = connect(url, open_timeout=PATIENCE_S, **options)
         self.seen: list[Any] = []
         self.read = 0  # how many of `seen` next() has handed out
         self.ids = 0
@@ -159,7 +171,7 @@ class Client:
     def send(self, message: Any) -> None:
         self.ws.send(message if isinstance(message, str | bytes) else json.dumps(message))
 
-    def recv(self, timeout_s: float = 15.0) -> Any:
+    def recv(self, timeout_s: float = PATIENCE_S) -> Any:
         """The next frame, decoded where it is JSON."""
         try:
             text = self.ws.recv(timeout=timeout_s)
@@ -172,7 +184,7 @@ class Client:
         self.seen.append(message)
         return message
 
-    def wait(self, check: Callable[[Any], Any], timeout_s: float = 15.0) -> Any:
+    def wait(self, check: Callable[[Any], Any], timeout_s: float = PATIENCE_S) -> Any:
         """The next frame, not looked at yet, for which `check` holds."""
         deadline = time.monotonic() + timeout_s
         while True:
@@ -183,11 +195,11 @@ class Client:
                     return message
             self.recv(max(0.01, deadline - time.monotonic()))
 
-    def note(self, method: str, timeout_s: float = 15.0) -> dict[str, Any]:
+    def note(self, method: str, timeout_s: float = PATIENCE_S) -> dict[str, Any]:
         """The params of the next notification of this name."""
         return self.wait(lambda m: m.get("method") == method, timeout_s)["params"]
 
-    def ask(self, method: str, params: Any = None, timeout_s: float = 15.0) -> Any:
+    def ask(self, method: str, params: Any = None, timeout_s: float = PATIENCE_S) -> Any:
         """Send a request; its whole answer. Other frames stay to be read."""
         self.ids += 1
         id = f"q{self.ids}"
@@ -202,7 +214,7 @@ class Client:
             at = len(self.seen)
             self.recv(max(0.01, deadline - time.monotonic()))
 
-    def result(self, method: str, params: Any = None, timeout_s: float = 15.0) -> Any:
+    def result(self, method: str, params: Any = None, timeout_s: float = PATIENCE_S) -> Any:
         answer = self.ask(method, params, timeout_s)
         assert "result" in answer, answer
         return answer["result"]
@@ -226,7 +238,7 @@ class Client:
     def close(self) -> None:
         self.ws.close()
 
-    def closed(self, timeout_s: float = 15.0) -> Closed:
+    def closed(self, timeout_s: float = PATIENCE_S) -> Closed:
         """Wait for the server's close."""
         try:
             while True:

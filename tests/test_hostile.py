@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support import ROOT, TOKEN, Client, Gateway, running, until
+from support import PATIENCE_S, ROOT, TOKEN, Client, Gateway, running, until
 
 MB = 1 << 20
 
@@ -61,7 +61,7 @@ def test_a_bad_frame_gets_a_clear_error_and_harms_nobody(gateway: Gateway, frame
 
 def raw_socket(gateway: Gateway, session: str) -> socket.socket:
     """An upgraded connection whose frames the test makes by hand."""
-    sock = socket.create_connection(("127.0.0.1", gateway.port))
+    sock = socket.create_connection(("127.0.0.1", gateway.port), PATIENCE_S)
     sock.sendall(
         f"GET /ws?token={TOKEN}&session={session} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
         "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
@@ -69,14 +69,15 @@ def raw_socket(gateway: Gateway, session: str) -> socket.socket:
     )
     answer = b""
     while b"\r\n\r\n" not in answer:
-        answer += sock.recv(1)
+        byte = sock.recv(1)
+        assert byte, answer
+        answer += byte
     assert b" 101 " in answer
     return sock
 
 
 def close_code(sock: socket.socket) -> int:
     """The code of the close frame at the end of what the server sends."""
-    sock.settimeout(15)
     data = b""
     while part := sock.recv(65536):
         data += part
@@ -164,7 +165,7 @@ def test_an_agent_that_exits_at_once_is_said_with_its_last_words() -> None:
     with bad_agent("exits") as gateway:
         client = gateway.client()
         client.send({"id": 1, "method": "initialize", "params": {}})
-        failed = client.wait(lambda m: m.get("params", {}).get("state") == "failed", 30)
+        failed = client.wait(lambda m: m.get("params", {}).get("state") == "failed", 60)
         assert "does not want to live" in failed["params"]["reason"]
         assert client.wait(lambda m: m.get("id") == 1)["error"]["code"] == -32000
         assert client.ask("thread/list")["error"]["code"] == -32000
@@ -174,24 +175,24 @@ def test_an_agent_that_exits_at_once_is_said_with_its_last_words() -> None:
 
 
 def test_an_agent_that_never_answers_initialize_is_said() -> None:
-    with bad_agent("mute", ARGUS_CONNECT_TIMEOUT_S="2") as gateway:
+    with bad_agent("mute", ARGUS_CONNECT_TIMEOUT_S="6") as gateway:
         client = gateway.client()
-        error = client.ask("initialize", timeout_s=30)["error"]
+        error = client.ask("initialize")["error"]
         assert "did not answer initialize in time" in error["message"]
 
 
 def test_an_agent_that_never_answers_a_request_costs_its_deadline_only() -> None:
-    with bad_agent("deaf", ARGUS_REQUEST_TIMEOUT_S="2") as gateway:
+    with bad_agent("deaf", ARGUS_REQUEST_TIMEOUT_S="6") as gateway:
         client = gateway.client()
         client.result("initialize")
-        error = client.ask("thread/list", timeout_s=20)["error"]
+        error = client.ask("thread/list")["error"]
         assert error["code"] == -32002 and "thread/list" in error["message"]
 
 
 def test_an_agent_that_does_not_exist_is_said_on_connect() -> None:
     with running(ARGUS_AGENT="codex", ARGUS_RUNTIME_CMD="/nowhere/codex app-server") as gateway:
         client = gateway.client()
-        failed = client.wait(lambda m: m.get("params", {}).get("state") == "failed", 30)
+        failed = client.wait(lambda m: m.get("params", {}).get("state") == "failed", 60)
         assert "/nowhere/codex" in failed["params"]["reason"]
 
 
@@ -200,7 +201,7 @@ def test_a_flood_of_frames_does_not_starve_the_others(gateway: Gateway) -> None:
     flooder.ready(), other.ready()
     for _ in range(3000):
         flooder.send("garbage")
-    assert other.result("argus/ping", timeout_s=5)["ok"]
+    assert other.result("argus/ping")["ok"]
     for _ in range(3000):
         flooder.wait(lambda m: "error" in m)
 
@@ -217,7 +218,6 @@ def test_a_client_that_vanishes_without_a_word_leaves_nothing(gateway: Gateway) 
 
 def drained(sock: socket.socket) -> list[int]:
     """All that a fast reader gets of a turn: the numbers of its deltas, in order."""
-    sock.settimeout(30)
     data = bytearray()
     while b"turn/completed" not in data[-300:]:
         part = sock.recv(1 << 20)
@@ -251,7 +251,8 @@ def test_sixteen_megabytes_reach_a_slow_reader_within_its_bound() -> None:
 
 
 def test_over_its_bound_a_slow_reader_is_cut_and_resumes_by_cursor() -> None:
-    with bad_agent("big", "16") as gateway:
+    # More than its bound and all that the kernel may keep; the ring has what it was not given.
+    with bad_agent("big", "32", ARGUS_RING_BYTES=str(64 * MB)) as gateway:
         _, slow = _fast_and_slow(gateway)
         closed = slow.closed()
         assert closed.code == 1013
@@ -261,7 +262,7 @@ def test_over_its_bound_a_slow_reader_is_cut_and_resumes_by_cursor() -> None:
         assert back.hello["resume"] == "ok"
         back.note("turn/completed")
         slow.seen += back.seen
-        assert _numbers(slow) == list(range(256))
+        assert _numbers(slow) == list(range(512))
 
 
 def _fast_and_slow(gateway: Gateway) -> tuple[Client, Client]:
@@ -270,21 +271,21 @@ def _fast_and_slow(gateway: Gateway) -> tuple[Client, Client]:
     thread = fast.ready()
     slow = gateway.client(session=fast.session, seq="1")
     fast.turn(thread, "go")
-    fast.note("turn/completed", 30)
+    fast.note("turn/completed")
     return fast, slow
 
 
 def _numbers(client: Client) -> list[int]:
     if not any(m.get("method") == "turn/completed" for m in client.seen if isinstance(m, dict)):
         with contextlib.suppress(Exception):
-            client.note("turn/completed", 30)
+            client.note("turn/completed")
     return [m["params"]["n"] for m in client.seen if isinstance(m, dict) and "delta" in m.get("method", "")]
 
 
 def test_a_slow_reader_is_found_out_by_the_gateway_not_by_luck() -> None:
-    with bad_agent("big", "16") as gateway:
+    with bad_agent("big", "32") as gateway:
         fast, slow = _fast_and_slow(gateway)
-        until(lambda: "too slow" in gateway.said() or slow.closed().code == 1013, 30)
+        until(lambda: "too slow" in gateway.said() or slow.closed().code == 1013)
         assert fast.result("argus/ping")["ok"]
 
 
@@ -303,10 +304,9 @@ def test_a_flood_of_tiny_fragments_leaves_the_others_their_time(gateway: Gateway
         return data
 
     with raw_socket(gateway, client.session) as sock, ThreadPoolExecutor() as pool:
-        sock.settimeout(60)
         flooded, answered = pool.submit(flood, sock), 0
         while not flooded.done():
-            answered += client.result("argus/ping", timeout_s=5)["ok"]
+            answered += client.result("argus/ping")["ok"]
         assert flooded.result()
     assert answered > 20  # a read's worth of fragments at a time would leave room for two or three
 
@@ -315,7 +315,6 @@ def test_a_socket_ends_without_an_http_answer_or_a_word_in_the_log(own_gateway: 
     client = own_gateway.client()
     with raw_socket(own_gateway, client.session) as sock:
         sock.sendall(masked(8, b"\x03\xe8"))
-        sock.settimeout(15)
         data = b""
         while part := sock.recv(65536):
             data += part

@@ -137,7 +137,7 @@ def test_what_nobody_saw_is_kept_for_the_first_who_comes(gateway: Gateway) -> No
     one = gateway.client()
     thread = one.ready()
     watcher = gateway.client(session=one.session)
-    one.turn(thread, "slow 8 0.05")
+    one.turn(thread, "slow 40 0.1")
     one.note("item/agentMessage/delta")
     watcher.close()
     before = one.text()
@@ -145,7 +145,7 @@ def test_what_nobody_saw_is_kept_for_the_first_who_comes(gateway: Gateway) -> No
     until(lambda: gateway.api("GET", f"/sessions/{one.session}").json()["state"] == "running")
     two = gateway.client(session=one.session)
     two.note("turn/completed")
-    assert (before + two.text()).endswith("8 ") and two.text()
+    assert (before + two.text()).endswith("39 40 ") and two.text()
     three = gateway.client(session=one.session)
     assert three.result("thread/list")["data"]
     assert three.text() == ""

@@ -13,7 +13,7 @@ import gevent.socket
 import pytest
 from echo_app import echo_server
 from simple_websocket import ConnectionClosed
-from support import Gateway
+from support import PATIENCE_S, Gateway
 from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import connect
 
@@ -25,11 +25,11 @@ PONG = b"\x8a\x80\0\0\0\0"
 
 def test_a_handler_that_fails_closes_with_1011_and_sends_no_http_into_the_stream(tmp_path: Path) -> None:
     with echo_server(tmp_path) as (port, log):
-        with connect(f"ws://127.0.0.1:{port}/fails", compression=None, proxy=None) as ws:
+        with connect(f"ws://127.0.0.1:{port}/fails", compression=None, proxy=None, ping_interval=None) as ws:
             ws.send("x")
-            assert ws.recv(15) == "x"
+            assert ws.recv(PATIENCE_S) == "x"
             with pytest.raises(ConnectionClosedError) as closed:
-                ws.recv(15)
+                ws.recv(PATIENCE_S)
         assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1011, "internal error")
         said = log.read_text()
         assert "a bug" in said and "Error handling request" not in said
@@ -39,7 +39,7 @@ def test_a_handler_that_fails_closes_with_1011_and_sends_no_http_into_the_stream
 def pair() -> Iterator[tuple[WebSocket, socket.socket]]:
     """A socket object of ours and the plain end of its peer."""
     ours, peer = gevent.socket.socketpair()
-    peer.settimeout(15)
+    peer.settimeout(PATIENCE_S)
     with ours, peer:
         yield WebSocket(ours), peer
 
@@ -67,7 +67,7 @@ def test_an_idle_peer_is_pinged_once_and_dropped_when_it_does_not_answer(pair) -
     ws.tick(now + 2 * PING_AFTER_S)
     assert not handler.ready()
     ws.tick(now + 3 * PING_AFTER_S)
-    assert handler.get(timeout=15) == 1006 and peer.recv(100) == b""
+    assert handler.get(timeout=PATIENCE_S) == 1006 and peer.recv(100) == b""
 
 
 def test_a_peer_that_answers_its_ping_stays(pair) -> None:
@@ -77,7 +77,7 @@ def test_a_peer_that_answers_its_ping_stays(pair) -> None:
         ws.tick(now + PING_AFTER_S + 1)
         assert peer.recv(100) == PING
         peer.sendall(PONG)
-        with gevent.Timeout(15):
+        with gevent.Timeout(PATIENCE_S):
             while ws._pinged:
                 gevent.sleep(0.001)
     ws.tick(now + PING_AFTER_S / 2)
@@ -93,7 +93,7 @@ def test_a_peer_that_does_not_answer_a_close_is_let_go(pair) -> None:
     gevent.sleep(0)
     assert not handler.ready()
     ws.tick(time.monotonic() + CLOSE_WAIT_S + 1)
-    assert handler.get(timeout=15) == 1000
+    assert handler.get(timeout=PATIENCE_S) == 1000
 
 
 def test_requests_without_a_pause_on_one_connection_leave_the_others_their_time(gateway: Gateway) -> None:
@@ -101,7 +101,7 @@ def test_requests_without_a_pause_on_one_connection_leave_the_others_their_time(
     client = gateway.client()
     request = b"GET /robots.txt HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"  # one that waits for nothing
     over = threading.Event()
-    with socket.create_connection(("127.0.0.1", gateway.port), 15) as sock:
+    with socket.create_connection(("127.0.0.1", gateway.port), PATIENCE_S) as sock:
 
         def ask() -> None:
             try:
@@ -126,4 +126,4 @@ def test_requests_without_a_pause_on_one_connection_leave_the_others_their_time(
         over.set()
         sock.shutdown(socket.SHUT_RDWR)
         for thread in threads:
-            thread.join(15)
+            thread.join(PATIENCE_S)
