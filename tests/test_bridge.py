@@ -308,9 +308,7 @@ def test_stderr_goes_to_a_log_of_bounded_size_and_never_into_the_stream(bridge: 
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_bridge_app_server_and_the_most_stubborn_child(
-    bridge: Bridge, number: int
-) -> None:
+def test_a_signal_ends_bridge_app_server_and_the_most_stubborn_child(bridge: Bridge, number: int) -> None:
     link = bridge.attach()
     pids = [pid_in(link.wait("pid")), int(link.send("child stubborn").line())]
     assert link.send("stubborn").line() == b"stubborn"
