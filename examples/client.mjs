@@ -114,7 +114,7 @@ class Client {
     const response = await fetch(`${this.url}/auth/ticket`, { method: 'POST', headers }).catch((why) => {
       throw new Unknown(`no connection (${why.cause?.code ?? why.message})`);
     });
-    if (response.status >= 500) throw new Unknown(`HTTP ${response.status}`);
+    if (response.status >= 500 || response.status === 429) throw new Unknown(`HTTP ${response.status}`);
     if (!response.ok) throw new DoneFor(`refused: ${(await response.json()).detail}`);
     const { ticket } = await response.json().catch((why) => { throw new Unknown(why.message); });
     const query = new URLSearchParams({ ticket, seq: 1 });

@@ -18,6 +18,7 @@ NATIVE = "node_modules/@openai/codex-*/vendor/*/bin/codex"  # skips the Node wra
 # Model providers that Codex knows without a table, and those of them that need no login at OpenAI.
 WITHOUT_LOGIN = ("ollama", "lmstudio", "amazon-bedrock", "gcp")
 BUILT_IN = ("openai", *WITHOUT_LOGIN)
+KEYS = ("OPENAI_API_KEY", "CODEX_API_KEY")
 
 
 def installed() -> Path | None:
@@ -43,9 +44,11 @@ def command(runtime_cmd: str) -> list[str] | str:
 
 
 def login_command() -> str:
-    """What a person types to log in."""
+    """What a person types to log in. With a key in the environment: what makes a login of it."""
     wrapper = INSTALLED_AT / "node_modules" / ".bin" / "codex"
-    return f"{wrapper} login" if wrapper.exists() else "codex login"
+    command = f"{wrapper} login" if wrapper.exists() else "codex login"
+    key = next((name for name in KEYS if child_variable(name)), None)
+    return f"printenv {key} | {command} --with-api-key" if key else command
 
 
 def config_home(home: Path | None = None) -> Path:
@@ -56,7 +59,7 @@ def config_home(home: Path | None = None) -> Path:
 def login(home: Path | None = None) -> str | None:
     """What Codex can log in with, in words, or None.
 
-    OPENAI_API_KEY and CODEX_API_KEY in the environment do not count: the app-server does not read them.
+    KEYS in the environment do not count: the app-server does not read them.
     """
     codex_home = config_home(home)
     if (codex_home / "auth.json").is_file():

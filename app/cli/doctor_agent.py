@@ -13,7 +13,6 @@ from app.cli.findings import BROKEN, INFO, OK, WARNING, Finding
 from app.settings import Settings
 
 VERSION_TIMEOUT_S = 20.0
-KEYS = ("OPENAI_API_KEY", "CODEX_API_KEY")
 
 
 def codex_program(settings: Settings) -> Iterator[Finding]:
@@ -76,12 +75,9 @@ def codex_login(settings: Settings) -> Iterator[Finding]:
         yield Finding(OK, "Codex login", login)
         return
     level = WARNING if settings.agent == "codex" else INFO
-    keys = [name for name in KEYS if os.environ.get(name)]
-    if keys:
-        text = f"none; {keys[0]} is set, but Codex's app-server does not read it"
-        yield Finding(level, "Codex login", text, f"printenv {keys[0]} | {codex.login_command()} --with-api-key")
-    else:
-        yield Finding(level, "Codex login", "none", codex.login_command())
+    keys = [name for name in codex.KEYS if os.environ.get(name)]
+    text = f"none; {keys[0]} is set, but Codex's app-server does not read it" if keys else "none"
+    yield Finding(level, "Codex login", text, codex.login_command())
 
 
 def codex_config(settings: Settings) -> Iterator[Finding]:
