@@ -144,8 +144,10 @@ class Client {
     if (this.socket !== socket) return;
     this.socket = null;
     socket.close();
-    const text = `the connection broke (${code} ${reason})`;
-    this.broke = code in DONE_FOR ? new DoneFor(`${DONE_FOR[code]}: ${reason}`) : new Unknown(text);
+    // A ticket dies with the gateway that gave it; whether the token is good, the next ticket says.
+    const forGood = code in DONE_FOR && reason !== 'Unauthorized';
+    this.broke = forGood ? new DoneFor(`${DONE_FOR[code]}: ${reason}`)
+      : new Unknown(`the connection broke (${code} ${reason})`);
     for (const { reject } of this.asked.values()) reject(this.broke);
     this.asked.clear();
     this.changed();

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import socket
 import struct
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 
@@ -33,6 +35,7 @@ class Proxy:
     def __init__(self, port: int, seed: int = 0, cuts: int = 0, budget: tuple[int, int] = (300, 3000)) -> None:
         self.target, self.rng, self.cuts, self.budget = port, random.Random(seed), cuts, budget
         self.closed = False  # while true, whoever connects is cut at once
+        self.before: Callable[[int], None] = lambda number: None  # called before the connection of this number goes on
         self._pairs: set[_Pair] = set()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
@@ -52,11 +55,12 @@ class Proxy:
             pair.cut()
 
     def _accept(self) -> None:
-        while True:
+        for number in itertools.count(1):
             try:
                 near, _ = self._listener.accept()
             except OSError:
                 return
+            self.before(number)
             far = socket.socket()
             pair = _Pair(near, far, {"up": float("inf"), "down": float("inf")})
             try:

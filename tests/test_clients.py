@@ -143,6 +143,12 @@ def test_an_example_waits_for_a_gateway_that_is_not_there_yet(example: list[str]
     assert run.end()[0] == "1 2 3 \n"
 
 
+def test_a_gateway_killed_between_ticket_and_socket_is_no_refusal(example: list[str], own_gateway: Gateway) -> None:
+    with Proxy(own_gateway.port) as proxy:
+        proxy.before = lambda number: own_gateway.restart() if number == 2 else None
+        assert Run(example, proxy.port, "slow 3 0.01").end()[0] == "1 2 3 \n"
+
+
 def test_kills_and_cuts_lose_and_double_nothing(example: list[str], own_gateway: Gateway) -> None:
     rng = random.Random(seed())
     messages = [f"slow {n} 0.02" for n in range(5, 17)]
