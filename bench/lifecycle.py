@@ -59,8 +59,8 @@ def start(gateway: Gateway) -> float:
     return time.monotonic() - began
 
 
-def main() -> None:
-    """Measure, print a table."""
+def main() -> int:
+    """Measure, print a table; 1 if a budget is exceeded."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--sessions", type=int, default=100)
     sessions = parser.parse_args().sessions
@@ -83,5 +83,8 @@ def main() -> None:
         )
 
 
+    return 0 if all(seconds <= budget for _, seconds, budget in rows) else 1
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -6,8 +6,6 @@ server request goes to exactly one client, and only that one may answer it, once
 
 from __future__ import annotations
 
-from collections import deque
-
 import msgspec
 
 from app.errors import RPC_DEADLINE, RPC_INVALID, RPC_OVERLOADED, RPC_UNAVAILABLE
@@ -50,7 +48,7 @@ class Core:
         self.clients: dict[str, bool] = {}  # key -> wants seq numbers; in order of attaching
         self.questions = Questions(self.fold, self.clients)
         self.waiting: dict[int, Waiting] = {}
-        self.queue: deque[Waiting] = deque()
+        self.queue: list[Waiting] = []  # an empty deque has 700 bytes, and most sessions never need one
         self.queued_bytes = 0
         self.parked: list[Waiting] = []  # clients that wait for the handshake
         self.ready = self.blocked = False  # blocked: the link takes nothing more for now
@@ -113,7 +111,7 @@ class Core:
             params = msgspec.json.encode({"threadId": thread, "excludeTurns": True})
             raw = {"method": b'"thread/resume"', "params": params}
             waiting = Waiting(None, RESUME, "thread/resume", now + RESUME_TIMEOUT_S, raw, thread)
-            self.queue.appendleft(waiting)
+            self.queue.insert(0, waiting)
             self.queued_bytes += waiting.size
         self.fold.handshake, self.ready, self.down = result, True, None
         for waiter in self.parked:
@@ -156,7 +154,7 @@ class Core:
             self._error(out, waiting, RPC_DEADLINE, f"the agent did not answer {waiting.method} in time")
         late = [w for w in (*self.queue, *self.parked) if w.deadline <= now]
         if late:
-            self.queue = deque(w for w in self.queue if w.deadline > now)
+            self.queue = [w for w in self.queue if w.deadline > now]
             self.queued_bytes = sum(w.size for w in self.queue)
             self.parked = [w for w in self.parked if w.deadline > now]
             why = "the agent is busy" if self.ready else "the agent is not ready"
@@ -274,7 +272,7 @@ class Core:
         while self.ready and not self.blocked and self.queue and len(self.waiting) < MAX_IN_FLIGHT:
             if self.queue[0].id != RESUME and any(w.id == RESUME for w in self.waiting.values()):
                 return
-            waiting = self.queue.popleft()
+            waiting = self.queue.pop(0)
             self.queued_bytes -= waiting.size
             self._send(waiting, out)
 
