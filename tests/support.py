@@ -23,7 +23,7 @@ from websockets.sync.client import ClientConnection, connect
 
 ROOT = Path(__file__).resolve().parent.parent
 TOKEN = "a-token-for-tests-only"
-PATIENCE_S = 40.0  # costs something only when something is wrong; the machine may be busy with other tests
+PATIENCE_S = 60.0  # costs something only when something is wrong; the machine may be busy with other tests
 PORTS = range(10_000, 32_000)  # below those that the system gives to the near end of connections
 _dice = random.SystemRandom()  # of its own: Hypothesis seeds the common one, in all processes alike
 

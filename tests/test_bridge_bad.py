@@ -134,8 +134,16 @@ def test_a_reader_that_never_reads_costs_bounded_memory(tmp_path: Path) -> None:
             bridge.attach().send("lines 200000 200")
             until(lambda times=times: bridge.logged().count("too slow") == times)
         bridge.stands_still()
-        assert bridge.attach(after=1 << 40).send("done").wait("done")
+        until(lambda: hears_back(bridge))
         assert bridge.memory() < 60 * MB
+
+
+def hears_back(bridge: Bridge) -> bool:
+    """Whether a new link is served; with so short a pause a busy machine may make it too slow as well."""
+    try:
+        return bool(bridge.attach(after=1 << 40).send("done").wait("done"))
+    except (EOFError, OSError):
+        return False
 
 
 def test_an_app_server_that_does_not_read_stops_the_link_and_can_still_be_restarted(bridge: Bridge) -> None:
