@@ -57,7 +57,7 @@ class Tree:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=100,
         )
 
     def refused(self, *args: str, code: int = 1, **env: str) -> str:

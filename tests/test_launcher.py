@@ -141,6 +141,7 @@ def ask_for(tree: Tree, version: str) -> None:
     (tree.root / "requirements.txt").write_text("# nothing\n")
 
 
+@pytest.mark.timeout(300)
 def test_the_venv_is_made_once_and_again_when_it_must(tmp_path):
     tree = Tree(tmp_path)
     write_wheel(tree.root / "wheels", "1.0")
