@@ -39,6 +39,7 @@ def post_worker_init(worker):
 
     services = app.extensions["argus"]
     serving.scrub_gunicorn()
+    serving.speak_json()
     serving.take_over_signals(worker, services)
     serving.begin(services)
     serving.announce(services, serving.url_of(worker.sockets))

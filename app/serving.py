@@ -14,6 +14,7 @@ import os
 import re
 import resource
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -56,6 +57,24 @@ def scrub_gunicorn() -> None:
     for name in ("gunicorn.error", "gunicorn.access"):
         for handler in logging.getLogger(name).handlers:
             handler.addFilter(Scrub())
+
+
+def speak_json() -> None:
+    """What gunicorn refuses before any route sees it (a broken head, one too large) is an error like ours."""
+    from gunicorn import util
+
+    def write_error(sock: Any, status: int, reason: str, message: str) -> None:
+        problem = {"detail": message[:300] or reason, "code": reason.lower().replace(" ", "_")}
+        body = json.dumps(problem).encode()
+        head = f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
+        util.write_nonblock(sock, head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        sock.shutdown(socket.SHUT_WR)
+        sock.settimeout(1.0)
+        for _ in range(8):  # closed on what was not read, the connection is reset, and the answer may be lost
+            if not sock.recv(65536):
+                break
+
+    util.write_error = write_error
 
 
 def check_server(config: Any, settings: Settings) -> None:

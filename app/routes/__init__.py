@@ -9,7 +9,8 @@ from flask import Flask, current_app, jsonify
 from werkzeug.exceptions import HTTPException
 
 from app.errors import ArgusError
-from app.routes import auth, health, logs, page, policy, render, sessions, ws
+from app.routes import auth, health, logs, openapi, page, policy, render, sessions, ws
+from app.routes.api import application
 from app.wiring import Services
 
 log = logging.getLogger("argus.http")
@@ -17,12 +18,13 @@ log = logging.getLogger("argus.http")
 
 def create_app(services: Services) -> Flask:
     """The Flask application over these services."""
-    app = Flask("argus", static_folder=None)
+    app = application()
     app.extensions["argus"] = services
     app.url_map.strict_slashes = False
     policy.install(app)
-    for part in (health, auth, sessions, logs, render, page):
-        app.register_blueprint(part.bp)
+    for part in (health, auth, sessions, logs, render, openapi):
+        app.register_api(part.bp)
+    app.register_blueprint(page.bp)
     ws.install(app)
     app.register_error_handler(ArgusError, _argus_error)
     app.register_error_handler(HTTPException, _http_error)

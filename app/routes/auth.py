@@ -2,92 +2,118 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-import gevent
-from flask import Blueprint, g, jsonify, request
+from flask import g, request
+from pydantic import Field
 
 from app.errors import BadRequest, Forbidden, Unauthorized
+from app.routes.api import TOKEN, Body, Done, IdPath, Model, answer, blueprint
 from app.routes.policy import public, services
+from app.services.auth import SOCKET_TICKET_S
 
-bp = Blueprint("auth", __name__, url_prefix="/auth")
-
-
-BODY_S = 10  # how long a body may take to come
+bp = blueprint("auth", "/auth", public=True)
 
 
-def json_body(**kinds: type) -> dict[str, Any]:
-    """The request's JSON object, with only these fields, each absent or of its type. Raises BadRequest."""
-    try:
-        with gevent.Timeout(BODY_S, BadRequest(f"the body did not come within {BODY_S} s")):
-            data = request.get_data()
-        body = json.loads(data) if data else {}
-        json.dumps(body, ensure_ascii=False).encode()  # a lone surrogate is no text
-    except (ValueError, RecursionError):
-        raise BadRequest("the body is not JSON in UTF-8") from None
-    if request.content_length is not None and len(data) != request.content_length:
-        raise BadRequest("the body is shorter than its Content-Length")
-    if not isinstance(body, dict):
-        raise BadRequest("the body must be a JSON object")
-    for name, value in body.items():
-        if name not in kinds:
-            raise BadRequest(f"unknown field {name[:50]!r}; there are {', '.join(kinds) or 'none'}")
-        if not isinstance(value, kinds[name]):
-            raise BadRequest(f"{name} must be a {kinds[name].__name__}")
-    return body
+class Exchange(Body):
+    """The ticket of a sign-in link, and a name for the token made from it."""
+
+    ticket: str = Field(min_length=1)
+    label: str = "page"
 
 
-@bp.post("/exchange")
+class PageToken(Model):
+    """A token for a browser."""
+
+    token: str
+    expires_at_ms: int
+
+
+class Me(Model):
+    """Who a token says you are."""
+
+    name: str
+    scope: str
+    expires_at_ms: int | None
+
+
+class SocketTicket(Model):
+    """Opens one WebSocket as `?ticket=`."""
+
+    ticket: str
+    expires_in_s: int
+
+
+class SignInLink(Model):
+    """For a browser: good once, ten minutes."""
+
+    url: str
+
+
+class StoredToken(Model):
+    """A token or an unused link; itself it is nowhere."""
+
+    id: str
+    scope: str
+    label: str
+    created_at_ms: int
+    expires_at_ms: int
+
+
+class Tokens(Model):
+    """All that can be revoked."""
+
+    tokens: list[StoredToken]
+
+
+@bp.post("/exchange", responses={200: PageToken})
 @public
-def exchange() -> Any:
-    """`{"ticket", "label"?}` of a sign-in link → `{"token", "expiresAtMs"}`. 401 if it was used or is too old."""
-    body, auth = json_body(ticket=str, label=str), services().auth
-    if not body.get("ticket"):
-        raise BadRequest("ticket is missing")
+def exchange(body: Exchange) -> Any:
+    """A sign-in link's ticket becomes a page's token. 401 if it was used or is too old."""
+    auth = services().auth
     try:
-        token, expires = auth.exchange(body["ticket"], body.get("label", "page"))
+        token, expires = auth.exchange(body.ticket, body.label)
     except Unauthorized:
         auth.failures.slow_down(request.remote_addr or "unix")
         raise
-    return jsonify(token=token, expiresAtMs=expires)
+    return answer(PageToken(token=token, expires_at_ms=expires))
 
 
-@bp.get("/me")
+@bp.get("/me", security=[TOKEN], responses={200: Me})
 def me() -> Any:
-    """`{"name", "scope", "expiresAtMs"}`: who the token says you are."""
+    """Who the token says you are."""
     p = g.principal
-    return jsonify(name=p.name, scope=p.scope, expiresAtMs=p.expires_at_ms)
+    return answer(Me(name=p.name, scope=p.scope, expires_at_ms=p.expires_at_ms))
 
 
-@bp.post("/ticket")
+@bp.post("/ticket", security=[TOKEN], responses={200: SocketTicket})
 def ticket() -> Any:
-    """`{"ticket", "expiresInS"}`: opens one WebSocket within a minute as `?ticket=`."""
-    return jsonify(ticket=services().auth.make_socket_ticket(g.principal), expiresInS=60)
+    """A ticket that opens one WebSocket within a minute, so that no token stands in its URL."""
+    made = services().auth.make_socket_ticket(g.principal)
+    return answer(SocketTicket(ticket=made, expires_in_s=SOCKET_TICKET_S))
 
 
-@bp.post("/link")
+@bp.post("/link", security=[TOKEN], responses={200: SignInLink})
 def link() -> Any:
-    """`{"url"}`: a sign-in link for a browser, good once for ten minutes. Operator's token only."""
+    """A sign-in link for a browser, good once for ten minutes. Operator's token only."""
     _operator()
     ticket = services().auth.make_ticket()
-    return jsonify(url=f"{request.host_url}#ticket={ticket}")
+    return answer(SignInLink(url=f"{request.host_url}#ticket={ticket}"))
 
 
-@bp.get("/tokens")
+@bp.get("/tokens", security=[TOKEN], responses={200: Tokens})
 def list_tokens() -> Any:
-    """`{"tokens": [{"id", "scope", "label", "createdAtMs", "expiresAtMs"}]}`. Operator's token only."""
+    """Page tokens and unused links. Operator's token only."""
     _operator()
-    found = [
-        {"id": t.id, "scope": t.scope, "label": t.label, "createdAtMs": t.created_at_ms, "expiresAtMs": t.expires_at_ms}
-        for t in services().auth.list_tokens()
-    ]
-    return jsonify(tokens=found)
+    names = StoredToken.model_fields
+    found = [StoredToken(**{name: getattr(row, name) for name in names}) for row in services().auth.list_tokens()]
+    return answer(Tokens(tokens=found))
 
 
-@bp.delete("/tokens/<id>")
-def revoke(id: str) -> Any:
+@bp.delete("/tokens/<id>", security=[TOKEN], responses={200: Done})
+def revoke(path: IdPath) -> Any:
     """Revoke a token and cut its sockets. `me` is the one the request came with."""
+    id = path.id
     if id == "me":
         if g.principal.token_id is None:
             raise BadRequest("the operator's token is not revoked here: change ARGUS_TOKEN or <home>/gateway/token")
@@ -95,7 +121,7 @@ def revoke(id: str) -> Any:
     elif g.principal.token_id != id:
         _operator()
     services().auth.revoke(id)
-    return jsonify(ok=True)
+    return answer(Done())
 
 
 def _operator() -> None:

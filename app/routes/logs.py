@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import gevent
-from flask import Blueprint, Response, g, request
+from flask import Response, g
+from flask import request as http
+from pydantic import Field
 
 from app.clock import monotonic_s
-from app.errors import ArgusError, BadRequest, NotFound, TooMany, Unavailable
+from app.errors import ArgusError, NotFound, TooMany, Unavailable
+from app.routes.api import IdPath, Model, blueprint
 from app.routes.policy import services
 from app.services.logs import MAX_LINES, LogFile
 from app.wiring import Services
 
-bp = Blueprint("logs", __name__)
+bp = blueprint("logs")
 
 MAX_FOLLOWERS = 32
 LOOK_S, CHECK_S = 0.25, 1.0  # between looks at the file; at the session and the connection
@@ -23,35 +26,34 @@ WRITE_S = 30.0  # how long a reader may take for one piece
 followers: set[Follower] = set()
 
 
-@bp.get("/sessions/<id>/logs")
-def session_logs(id: str) -> Any:
-    """text/plain: the last `?lines=` (200; at most 10000, 1 MiB) of the runtime's log. With `follow=1` it goes on
-    with what is written, until the session is deleted or the token ends. 409 if the log is no plain file."""
-    lines, follow = _number("lines", 200, MAX_LINES), request.args.get("follow") == "1"
-    path = services().sessions.log_path(id)
+class LogQuery(Model):
+    """How much of the log, and whether to stay."""
+
+    lines: int = Field(200, ge=0, le=MAX_LINES)
+    follow: Literal["0", "1"] = "0"
+
+
+@bp.get("/sessions/<id>/logs", responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}})
+def session_logs(path: IdPath, query: LogQuery) -> Any:
+    """The last lines of the runtime's log, at most 1 MiB. With `follow=1` it goes on with what is written, until the
+    session is deleted or the token ends. 409 if the log is no plain file."""
+    file, follow = services().sessions.log_path(path.id), query.follow == "1"
     if follow and len(followers) >= MAX_FOLLOWERS:
         raise TooMany(f"{MAX_FOLLOWERS} logs are being followed already; end one first")
-    log = LogFile(path)
+    log = LogFile(file)
     try:
-        tail = gevent.get_hub().threadpool.apply(log.tail, (lines,))
+        tail = gevent.get_hub().threadpool.apply(log.tail, (query.lines,))
     except ArgusError:
         log.close()
         raise
     if not follow:
         log.close()
         return Response(tail, mimetype="text/plain")
-    follower = Follower(services(), id, log, tail, request.environ["gunicorn.socket"])
+    follower = Follower(services(), path.id, log, tail, http.environ["gunicorn.socket"])
     services().sockets.add(follower, g.principal)
     response = Response(follower.pieces(), mimetype="text/plain")
     response.call_on_close(follower.end)  # also if it was never begun
     return response
-
-
-def _number(name: str, default: int, most: int) -> int:
-    text = request.args.get(name, str(default))
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) <= most):
-        raise BadRequest(f"{name} must be a whole number from 0 to {most}")
-    return int(text)
 
 
 class Follower:

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, Response, g, request
+from flask import Response, g, request
+from pydantic import Field
 
-from app.errors import BadRequest
-from app.routes.auth import json_body
+from app.routes.api import Body, Model, blueprint
 from app.routes.policy import body_limit, services
+from app.services.renderer import MAX_TEXTS
 
-bp = Blueprint("render", __name__)
+bp = blueprint("render")
 
 
-@bp.post("/render")
+class Texts(Body):
+    """Markdown: 256 KiB each, 1 MiB together, in UTF-8."""
+
+    texts: list[str] = Field(max_length=MAX_TEXTS)
+
+
+class Rendered(Model):
+    """HTML that is safe to show, in the order of the texts."""
+
+    html: list[str]
+
+
+@bp.post("/render", responses={200: Rendered})
 @body_limit(3 << 20)  # 1 MiB of text, with room for JSON's escapes
-def render() -> Any:
-    """`{"texts": [Markdown…]}` → `{"html": ["…"…]}`: safe to show. At most 100 texts, 256 KiB each, 1 MiB together.
-
-    503 if a text takes too long: show it as it is. 429 if too much of this caller's waits already.
-    """
-    texts = json_body(texts=list).get("texts")
-    if texts is None:
-        raise BadRequest("texts is missing")
+def render(body: Texts) -> Any:
+    """Markdown as HTML. 503 if a text takes too long: show it as it is. 429 if too much of this caller's waits."""
     caller = g.principal.token_id or request.remote_addr or "unix"
-    html = services().renderer.render(texts, caller)
+    html = services().renderer.render(body.texts, caller)
     return Response(b'{"html":' + html + b"}", mimetype="application/json")

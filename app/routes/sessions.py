@@ -2,84 +2,121 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
-from flask import Blueprint, g, jsonify
+from flask import g
+from pydantic import Field
 
-from app.errors import BadRequest
-from app.routes.auth import json_body
+from app.routes.api import Body, IdPath, Model, OptionalBody, SessionDone, answer, blueprint
 from app.routes.policy import services
+from app.services.sessions import TITLE_MAX
 from app.store.sessions import SessionRow
 
-bp = Blueprint("sessions", __name__)
+bp = blueprint("sessions")
 
 # What the reference's clients read of a container's state.
 STATUS = {"running": "running", "restarting": "running", "created": "created"}
 
 
+class Session(Model):
+    """A session; the first five fields are the reference's."""
+
+    session_id: str
+    container_id: str | None = None
+    name: str
+    status: Literal["running", "exited", "created"]
+    runtime_layout: str | None = None
+    agent: str
+    title: str
+    state: Literal["created", "running", "restarting", "failed", "stopped"]
+    reason: str
+    open_turns: int = Field(description="turns that run now")
+    open_questions: int = Field(description="approvals that wait for a person")
+    created_at_ms: int
+    last_active_at_ms: int
+
+
+class SessionWithThreads(Session):
+    """One session, with the ids of its threads, the latest used first."""
+
+    threads: list[str]
+
+
+class Sessions(Model):
+    """Running ones first, then the latest active."""
+
+    sessions: list[Session]
+
+
+class NewSession(OptionalBody):
+    """What a session is made with."""
+
+    agent: str | None = Field(None, description="the gateway's own choice if left out")
+    title: str = Field("", max_length=TITLE_MAX)
+
+
+class Rename(Body):
+    """The new title; it must show something."""
+
+    title: str = Field(max_length=TITLE_MAX)
+
+
 def shown(row: SessionRow) -> dict[str, Any]:
-    """A session as the API shows it: the reference's five fields first."""
+    """The fields of a `Session`."""
     state = services().sessions.state_of(row)
     turns, questions = services().sessions.busy(row.id)
     return {
-        "sessionId": row.id,
-        "containerId": None,
+        "session_id": row.id,
         "name": row.title or row.id,
         "status": STATUS.get(state, "exited"),
-        "runtimeLayout": None,
         "agent": row.agent,
         "title": row.title,
         "state": state,
         "reason": row.reason,
-        "openTurns": turns,
-        "openQuestions": questions,
-        "createdAtMs": row.created_at_ms,
-        "lastActiveAtMs": row.active_at_ms,
+        "open_turns": turns,
+        "open_questions": questions,
+        "created_at_ms": row.created_at_ms,
+        "last_active_at_ms": row.active_at_ms,
     }
 
 
-@bp.get("/sessions")
+@bp.get("/sessions", responses={200: Sessions})
 def list_sessions() -> Any:
-    """`{"sessions": [session…]}`: running ones first, then the latest active."""
-    found = [shown(row) for row in services().sessions.list()]
-    found.sort(key=lambda s: s["status"] != "running")
-    return jsonify(sessions=found)
+    """All sessions: running ones first, then the latest active."""
+    found = [Session(**shown(row)) for row in services().sessions.list()]
+    found.sort(key=lambda session: session.status != "running")
+    return answer(Sessions(sessions=found))
 
 
-@bp.post("/sessions")
-def create_session() -> Any:
-    """`{"agent"?, "title"?}` → 201 session. Its runtime starts when it is first used. 429 at ARGUS_MAX_SESSIONS."""
-    body = json_body(agent=str, title=str)
-    row = services().sessions.create(g.principal, body.get("agent"), body.get("title", ""))
-    return jsonify(shown(row)), 201
+@bp.post("/sessions", responses={201: Session})
+def create_session(body: NewSession) -> Any:
+    """A new session. Its runtime starts when it is first used. 429 at ARGUS_MAX_SESSIONS."""
+    row = services().sessions.create(g.principal, body.agent, body.title)
+    return answer(Session(**shown(row)), 201)
 
 
-@bp.get("/sessions/<id>")
-def get_session(id: str) -> Any:
-    """One session with `threads`, the ids of its threads, the latest used first. 404 `Unknown session`."""
-    row = services().sessions.get(id)
-    return jsonify(**shown(row), threads=services().sessions.threads(id))
+@bp.get("/sessions/<id>", responses={200: SessionWithThreads})
+def get_session(path: IdPath) -> Any:
+    """One session with the ids of its threads. 404 `Unknown session`."""
+    row = services().sessions.get(path.id)
+    return answer(SessionWithThreads(**shown(row), threads=services().sessions.threads(path.id)))
 
 
-@bp.patch("/sessions/<id>")
-def rename_session(id: str) -> Any:
-    """`{"title"}` → the session. 400 for a title that shows nothing."""
-    title = json_body(title=str).get("title")
-    if title is None:
-        raise BadRequest("title is missing")
-    return jsonify(shown(services().sessions.rename(id, title)))
+@bp.patch("/sessions/<id>", responses={200: Session})
+def rename_session(path: IdPath, body: Rename) -> Any:
+    """Give it another title. 400 for one that shows nothing."""
+    return answer(Session(**shown(services().sessions.rename(path.id, body.title))))
 
 
-@bp.post("/sessions/<id>/restart")
-def restart_session(id: str) -> Any:
+@bp.post("/sessions/<id>/restart", responses={202: SessionDone})
+def restart_session(path: IdPath) -> Any:
     """202: a fresh agent is being started. Clients are told by `argus/runtime`; open turns end as interrupted."""
-    json_body()
-    services().sessions.restart(id)
-    return jsonify(ok=True, sessionId=id), 202
+    services().sessions.restart(path.id)
+    return answer(SessionDone(session_id=path.id), 202)
 
 
-@bp.delete("/sessions/<id>")
-def delete_session(id: str) -> Any:
+@bp.delete("/sessions/<id>", responses={200: SessionDone})
+def delete_session(path: IdPath) -> Any:
     """Ends its runtime, closes its sockets (1000 `Session deleted`), removes its own files, never shared ones."""
-    services().sessions.delete(id)
-    return jsonify(ok=True, sessionId=id)
+    services().sessions.delete(path.id)
+    return answer(SessionDone(session_id=path.id))
