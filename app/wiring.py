@@ -16,6 +16,7 @@ from app.provisioners import Provisioner
 from app.provisioners.process import ProcessProvisioner
 from app.provisioners.static import StaticProvisioner
 from app.services.auth import Auth
+from app.services.metrics import Metrics
 from app.services.renderer import Renderer
 from app.services.sessions import Sessions
 from app.services.sockets import OpenSockets
@@ -37,6 +38,7 @@ class Services:
     lock: int
     sockets: OpenSockets
     renderer: Renderer
+    metrics: Metrics
     requests: int = 0  # being answered now
 
 
@@ -58,7 +60,9 @@ def build(settings: Settings) -> Services:
     auth = Auth(settings, store, sockets.cut)
     chosen = agents.choose(settings)
     sessions = Sessions(settings, store, provisioner(settings), lambda: agents.choose(settings).name)
-    return Services(settings, store, auth, sessions, chosen, lock, sockets, Renderer())
+    renderer = Renderer()
+    metrics = Metrics(sessions, store, renderer)
+    return Services(settings, store, auth, sessions, chosen, lock, sockets, renderer, metrics)
 
 
 def hold_home(settings: Settings, wait_s: float = LOCK_WAIT_S) -> int:

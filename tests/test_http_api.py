@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import requests
 from flask.testing import FlaskClient
-from support import ROOT, TOKEN, Gateway
+from support import TOKEN, Gateway
 
 from app.routes import create_app
 from app.settings import load
@@ -228,19 +228,23 @@ def test_a_body_that_does_not_come_is_given_up(gateway: Gateway) -> None:
 
 # -- the document and the running gateway say the same
 
-# Left out: a wrong token is slowed on purpose, so trying many takes minutes (test_every_route_is_shut covers them all).
-LEFT_OUT = "ignored_auth"
+# Left out: what a schema can't say (a title must show something, an agent must be one that there is) is still refused;
+# wrong tokens and wrong tickets are slowed on purpose, so trying many takes minutes (tests/test_auth.py and
+# the tests above have them); a log that is followed never ends, so its answer can't be judged (tests/test_logs.py).
+LEFT_OUT = ("--exclude-checks", "ignored_auth,positive_data_acceptance", "--exclude-path", "/auth/exchange")
 
 
+@pytest.mark.timeout(330)
 def test_schemathesis_finds_nothing(own_gateway: Gateway, tmp_path: Path) -> None:
     gateway = own_gateway
-    document = tmp_path / "openapi.json"
-    document.write_text(gateway.api("GET", "/openapi.json").text)
-    command = [
-        *(str(Path(sys.executable).with_name("schemathesis")), "run", str(document), "--url", gateway.url),
-        *("-H", f"Authorization: Bearer {TOKEN}", "-n", "20", "--seed", "1", "--no-color"),
-        *("--exclude-checks", LEFT_OUT, "--request-timeout", "60", "--generation-database", "none"),
-    ]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=110)
+    document = gateway.api("GET", "/openapi.json").json()
+    logs = document["paths"]["/sessions/{id}/logs"]["get"]
+    logs["parameters"] = [p for p in logs["parameters"] if p["name"] != "follow"]
+    (tmp_path / "openapi.json").write_text(json.dumps(document))
+    program = str(Path(sys.executable).with_name("schemathesis"))
+    command = [program, "run", "openapi.json", "--url", gateway.url, "-H", f"Authorization: Bearer {TOKEN}"]
+    command += ["-n", "10", "--seed", "1", "--no-color", *LEFT_OUT]
+    command += ["--request-timeout", "60", "--generation-database", "none"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert tmp_path != ROOT and "passed" in done.stdout
+    assert "passed" in done.stdout

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+from pathlib import Path
 
 import pytest
+from bridges import fill, tmpfs
 from support import Gateway, running, until
 
 from app.errors import BadRequest
@@ -63,6 +66,41 @@ def test_what_is_not_there_can_not_be_renamed_or_restarted(gateway: Gateway) -> 
     for method, path, body in (("PATCH", "", {"title": "x"}), ("POST", "/restart", None)):
         answer = gateway.api(method, f"/sessions/nope{path}", json=body)
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
+def test_a_session_was_last_active_when_something_was_said_not_when_it_was_looked_at(gateway: Gateway) -> None:
+    def active(id: str) -> int:
+        return gateway.api("GET", f"/sessions/{id}").json()["lastActiveAtMs"]
+
+    client = gateway.client()
+    first = active(client.session)
+    client.close()
+    client = gateway.client(session=client.session)
+    thread = client.ready()
+    assert active(client.session) == first
+    client.turn(thread, "hello")
+    until(lambda: active(client.session) > first)
+    client.close()
+
+
+def test_a_session_can_be_deleted_when_the_disk_is_full(tmp_path: Path) -> None:
+    with tmpfs(tmp_path / "disk", "size=6m") as disk:
+        gateway = Gateway()
+        shutil.rmtree(gateway.home)
+        gateway.home, gateway.log = disk / "home", tmp_path / "gateway.log"
+        gateway.home.mkdir()
+        try:
+            gateway.start()
+            id = new(gateway)
+            folder = gateway.home / "sessions" / id
+            folder.mkdir(parents=True)
+            (folder / "agent.log").write_bytes(b"x" * (1 << 20))
+            fill(disk)
+            until(lambda: gateway.api("POST", "/sessions").status_code == 503, 60, "the store has no room")
+            assert gateway.api("DELETE", f"/sessions/{id}").status_code == 200
+            assert gateway.api("GET", f"/sessions/{id}").status_code == 404
+        finally:
+            gateway.close()
 
 
 def test_a_restart_gives_a_fresh_agent_and_tells_the_clients(gateway: Gateway) -> None:

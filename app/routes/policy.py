@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import gevent
 from flask import Flask, Response, current_app, g, request
 
+from app.clock import monotonic_s
 from app.errors import ArgusError, Forbidden, Unauthorized
 from app.relay.websocket import WebSocket
 from app.routes.body import MAX_BODY_BYTES, PUBLIC_BODY_BYTES, leave
@@ -54,6 +55,7 @@ def install(app: Flask) -> None:
 def check() -> Response | None:
     """Before every request. Raises Forbidden or Unauthorized."""
     services().requests += 1
+    g.began = monotonic_s()
     rule = request.url_rule  # what was routed decides, never a header alone
     is_socket = rule is not None and rule.websocket
     if not is_socket:
@@ -160,6 +162,10 @@ def finish(response: Response) -> Response:
             response.headers["Access-Control-Allow-Headers"] = wanted
             response.headers["Access-Control-Max-Age"] = "600"
     leave(response)
+    rule = request.url_rule
+    if rule is None or not rule.websocket:
+        seconds = monotonic_s() - g.began
+        services().metrics.request(rule.rule if rule else "", request.method, response.status_code, seconds)
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     response.headers.setdefault("Referrer-Policy", "no-referrer")
     response.headers.setdefault("Cache-Control", "no-store")

@@ -52,6 +52,7 @@ def _stay(ws: WebSocket, live: Live, key: str, principal: Principal) -> None:
         _relay(ws, live, key, rpc.Call(principal, live, key))
     finally:
         live.detach(key, ws)
+        services().sessions.counters.overflows += ws.close_code == 1013
         lasted, end = monotonic_s() - began, f"{ws.close_code} {ws.close_reason}".strip()
         log.info("session %s: client %s left after %.1f s (%s)", live.id, key, lasted, end)
 
@@ -83,7 +84,6 @@ def _open(ws: WebSocket, principal: Principal) -> tuple[Keeper, dict[str, Any]] 
     wanted = (args.get("session") or "").strip() or None
     try:
         keeper, created = services().sessions.open(principal, wanted, args.get("id"))
-        services().sessions.touch(keeper.row.id)
     except Unavailable as error:
         ws.close(error.close, f"Failed to provision upstream container: {error.text}")
         return None

@@ -10,12 +10,13 @@ import json
 import logging
 import secrets
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import gevent
 from gevent.event import Event as Flag
 
-from app.clock import monotonic_s
+from app.clock import monotonic_s, now_ms
 from app.errors import ArgusError, Unavailable
 from app.provisioners import Handle, Provisioner, Spec
 from app.relay.core import Core
@@ -37,6 +38,16 @@ RESUME_THREADS = 20  # after a death: the newest
 RESTART = b'{"method":"bridge/restart"}\n'
 
 
+@dataclass
+class Counters:
+    """What happened to all sessions since the gateway started."""
+
+    turns: int = 0
+    agent_restarts: int = 0
+    links_lost: int = 0
+    overflows: int = 0
+
+
 class Keeper:
     """A session that is wanted. `up` is set while a link is there and its backlog is folded in."""
 
@@ -49,9 +60,11 @@ class Keeper:
         provisioner: Provisioner,
         term: int,
         spec: Callable[[SessionRow], Spec],
+        counters: Counters,
     ) -> None:
         self.row, self._settings, self._store, self._threads = row, settings, store, threads
         self._provisioner, self._term, self._spec = provisioner, term, spec
+        self._counters = counters
         self._handle: Handle | None = json.loads(row.handle) if row.handle else None
         core = Core(settings.ring_bytes, provisioner.traits(row.id), settings.connect_timeout_s)
         self.live = Live(row.id, core, settings.request_timeout_s, self._on_event)
@@ -130,6 +143,7 @@ class Keeper:
                 self.restart()
             link.closed.wait()
             self.up.clear()
+            self._counters.links_lost += self._wanted
             log.info("session %s: %s", self.row.id, link.why)
             self.live.link_down(link.why)
             if attach is None and self._wanted:  # a bare app-server lives as long as its link
@@ -249,11 +263,14 @@ class Keeper:
                 self.live.perform(self.live.core.handshake(monotonic_s()))
         elif event.name == "exited":
             self._resume = True
+            self._counters.agent_restarts += self.up.is_set()
             self._set_state(event.value or "restarting", "the agent's process ended")
         elif event.name == "handshake_failed":
             self._handshake_failed(event.value)
         elif event.name == "owner":
             thread, key = event.value
+            self._counters.turns += 1
+            gevent.spawn(self._store_values, active_at_ms=now_ms())  # something was said, not only looked at
             if self._owners.get(thread) != key:  # most turns have the last one's owner: no write
                 self._owners[thread] = key
                 self._threads.remember(self.row.id, thread, key)

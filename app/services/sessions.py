@@ -8,6 +8,7 @@ import secrets
 import unicodedata
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import gevent
@@ -20,7 +21,7 @@ from app.errors import ArgusError, BadRequest, NotFound, TooMany, Unavailable
 from app.provisioners import Provisioner, Spec
 from app.provisioners.static import StaticProvisioner
 from app.services.auth import Principal
-from app.services.keeper import Keeper
+from app.services.keeper import Counters, Keeper
 from app.services.threads import ThreadMemory
 from app.settings import Settings
 from app.store import sessions as rows
@@ -35,6 +36,21 @@ SHOWS_NOTHING = {"Cc", "Cf", "Cn", "Cs", "Mn", "Zl", "Zp", "Zs"}  # Unicode cate
 BLANK_LETTERS = set("\u115f\u1160\u2800\u3164\uffa0")  # of other categories, and as empty
 
 
+@dataclass
+class Numbers:
+    """Sums over all live sessions, for /metrics."""
+
+    clients: int = 0
+    links: int = 0
+    turns: int = 0
+    questions: int = 0
+    in_flight: int = 0
+    queued: int = 0
+    queued_bytes: int = 0
+    client_bytes: int = 0
+    agent_bytes: int = 0
+
+
 class Sessions:
     """All sessions of this gateway. Methods may wait (store, provisioner); call them in greenlets."""
 
@@ -47,6 +63,7 @@ class Sessions:
         self._closing = False
         self._ending: set[str] = set()  # being deleted now
         self.memory = ThreadMemory(store)
+        self.counters = Counters()
 
     # -- at start and at the end
 
@@ -235,20 +252,38 @@ class Sessions:
             keeper.stop(runtime_too=True)
         elif row.handle and row.provisioner == self._provisioner.name:
             self._provisioner.stop(json.loads(row.handle))
-        self._store.run(lambda db: rows.remove(db, id))
-        if row.provisioner == self._provisioner.name:
-            self._provisioner.remove(id)
-
-    def touch(self, id: str) -> None:
-        """Somebody used it now. A full disk keeps nobody from a session that runs."""
+        ours = row.provisioner == self._provisioner.name
         try:
-            self._store.run(lambda db: rows.change(db, id, active_at_ms=now_ms()))
-        except Unavailable as error:
-            log.warning("session %s: its use was not noted: %s", id, error.text)
+            self._store.run(lambda db: rows.remove(db, id))
+        except Unavailable:
+            if not ours:
+                raise
+            self._provisioner.remove(id)  # on a full disk, its own files are the room that the store needs
+            self._store.run(lambda db: rows.remove(db, id))
+        if ours:
+            self._provisioner.remove(id)
 
     def counts(self) -> dict[str, int]:
         """Live sessions and attached clients, for readiness."""
         return {"live": len(self._keepers), "clients": sum(len(k.live.clients) for k in self._keepers.values())}
+
+    def numbers(self) -> Numbers:
+        """What all live sessions have open or waiting now, in sums."""
+        now = Numbers()
+        for keeper in self._keepers.values():
+            live, core = keeper.live, keeper.live.core
+            turns, questions = self.busy(keeper.row.id)
+            now.turns += turns
+            now.questions += questions
+            now.clients += len(live.clients)
+            now.client_bytes += sum(client.ws.buffered for client in live.clients.values())
+            if live.link is not None:
+                now.links += 1
+                now.agent_bytes += live.link.waiting
+            now.in_flight += len(core.waiting)
+            now.queued += len(core.queue)
+            now.queued_bytes += core.queued_bytes
+        return now
 
     # -- inside
 
@@ -266,7 +301,14 @@ class Sessions:
             keeper = self._keepers.get(row.id)
             if keeper is None:
                 keeper = Keeper(
-                    row, self._settings, self._store, self.memory, self._provisioner, self._term, self._spec
+                    row,
+                    self._settings,
+                    self._store,
+                    self.memory,
+                    self._provisioner,
+                    self._term,
+                    self._spec,
+                    self.counters,
                 )
                 self._keepers[row.id] = keeper
             return keeper

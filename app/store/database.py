@@ -19,6 +19,7 @@ from gevent.threadpool import ThreadPool
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, select
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
+from app.clock import monotonic_s
 from app.errors import StartRefused, Unavailable
 from app.store import schema
 
@@ -35,12 +36,16 @@ class Store:
     def __init__(self, url: str) -> None:
         self._engine = _engine(url)
         self._pool = ThreadPool(1)
+        self.waiting = self.done = 0  # transactions
+        self.seconds = 0.0  # that they took, waiting included
 
     def run(self, work: Callable[[Connection], T]) -> T:
         """One transaction; commits when `work` returns, rolls back when it raises.
 
         Raises Unavailable when the database can't be written (a full disk, a lock that stays).
         """
+        began = monotonic_s()
+        self.waiting += 1
         try:
             return self._pool.apply(self._transact, (work,))
         except IntegrityError:
@@ -48,6 +53,10 @@ class Store:
         except DatabaseError as error:
             log.error("the database refused: %s", error.orig)
             raise Unavailable(f"the gateway's database refused: {error.orig}") from None
+        finally:
+            self.waiting -= 1
+            self.done += 1
+            self.seconds += monotonic_s() - began
 
     def check(self) -> None:
         """Whether it answers. Raises Unavailable."""
