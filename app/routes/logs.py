@@ -12,7 +12,7 @@ from flask import request as http
 from pydantic import Field
 
 from app.clock import monotonic_s
-from app.errors import ArgusError, NotFound, TooMany, Unavailable
+from app.errors import ArgusError, NotFound, TooMany, Unauthorized, Unavailable
 from app.routes.api import IdPath, Model, blueprint
 from app.routes.policy import services
 from app.services.logs import MAX_LINES, LogFile
@@ -51,6 +51,9 @@ def session_logs(path: IdPath, query: LogQuery) -> Any:
         return Response(tail, mimetype="text/plain")
     follower = Follower(services(), path.id, log, tail, http.environ["gunicorn.socket"])
     services().sockets.add(follower, g.principal)
+    if not services().auth.stands(g.principal):  # revoked while the log was opened
+        follower.end()
+        raise Unauthorized
     response = Response(follower.pieces(), mimetype="text/plain")
     response.call_on_close(follower.end)  # also if it was never begun
     return response
