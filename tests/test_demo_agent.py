@@ -994,3 +994,29 @@ def test_it_starts_without_slow_imports(tmp_path):
     imported = set(re.findall(r"([\w.]+)$", ended.stderr, re.MULTILINE))
     assert "json" in imported
     assert not imported & {"subprocess", "typing", "dataclasses", "uuid", "asyncio", "logging", "socket"}
+
+
+def test_the_history_comes_by_pages_of_items_and_of_turns(demo, thread):
+    for text in ("one", "two", "three"):
+        demo.run(thread, text)
+    seen, cursor = [], None
+    while cursor or not seen:
+        page = demo.ask("thread/items/list", threadId=thread, limit=2, cursor=cursor, sortDirection="desc")
+        seen, cursor = seen + page["data"], page["nextCursor"]
+    whole = demo.ask("thread/read", threadId=thread, includeTurns=True)["thread"]["turns"]
+    assert seen[::-1] == [{"turnId": turn["id"], "item": item} for turn in whole for item in turn["items"]]
+
+    first = demo.ask("thread/turns/list", threadId=thread, limit=2, itemsView="full")
+    rest = demo.ask("thread/turns/list", threadId=thread, cursor=first["nextCursor"], itemsView="full")
+    assert [*first["data"], *rest["data"]][::-1] == whole and rest["nextCursor"] is None
+    bare = demo.ask("thread/turns/list", threadId=thread, itemsView="notLoaded", sortDirection="asc")["data"]
+    assert [turn["items"] for turn in bare] == [[], [], []] and bare[0]["id"] == whole[0]["id"]
+    assert "invalid cursor" in demo.refusal("thread/items/list", threadId=thread, cursor="elsewhere")["message"]
+
+
+def test_a_name_is_kept_for_the_next_life(start, thread, demo, tmp_path):
+    demo.run(thread, "hello")
+    assert demo.ask("thread/name/set", threadId=thread, name=" Greenhouse ") == {}
+    demo.wait(lambda m: m.get("method") == "thread/name/updated" and m["params"]["threadName"] == "Greenhouse")
+    assert start().ask("thread/list")["data"][0]["name"] == "Greenhouse"
+    assert all(path.stat().st_mode & 0o077 == 0 for path in (tmp_path / "state").rglob("*"))

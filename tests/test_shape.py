@@ -37,7 +37,7 @@ OWNERS = {
     "wsproto": {"relay", "routes", "cli"},
 }
 # One file each because they run alone inside a runtime (DESIGN D3): nothing to import from.
-LONG = {"runtime/bridge.py": 660, "runtime/adapters/demo.py": 760}
+LONG = {"runtime/bridge.py": 660, "runtime/adapters/demo.py": 840}
 
 
 def room(path: Path) -> str:

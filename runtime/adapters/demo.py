@@ -211,7 +211,20 @@ class Store:
         thread, preview = next(records, {}).get("thread"), next(records, {}).get("preview", "")
         records.close()
         updated = int(os.stat(path).st_mtime)
-        return thread and {**thread, "preview": preview, "updatedAt": updated, "path": path}
+        return thread and {**thread, "preview": preview, "updatedAt": updated, "path": path, "name": self.name(path)}
+
+    def name(self, path, new=None):
+        """The name that a person gave to the thread, from a file beside the threads; `new` replaces it first."""
+        named = os.path.join(self.root, "names", os.path.basename(path))
+        if new is not None:
+            os.makedirs(os.path.dirname(named), mode=0o700, exist_ok=True)
+            with open(named + ".new", "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+                file.write(encode({"name": new}))
+            os.replace(named + ".new", named)
+        try:
+            return (next(self.records(named), None) or {}).get("name") or None
+        except OSError:
+            return None
 
     def turns(self, path, running):
         """All turns in order. One whose user message did not reach the disk was never acknowledged."""
@@ -396,7 +409,8 @@ class Turn:
         self.complete(item)
         end = "did not start" if item["exitCode"] is None else f"ended with exit code {item['exitCode']}"
         output = shorten(item["aggregatedOutput"] or "(no output)")
-        return self.say(in_pieces(f"The command {end}.\n\n{output}"))
+        fence = "`" * (max(map(len, re.findall("`+", output)), default=2) + 1)
+        return self.say(in_pieces(f"The command {end}.\n\n{fence}\n{output.rstrip()}\n{fence}"))
 
     def approval(self, item):
         """Announce the item, ask where the policy wants it, and wait for the decision."""
@@ -598,9 +612,12 @@ class Agent:
         if thread:
             shown.update(status=thread.status(), cwd=thread.settings["cwd"])
         if shown and with_turns:
-            running = thread.turn.id if thread and thread.turn else None
-            shown["turns"] = fitting(self.store.turns(path, running))
+            shown["turns"] = fitting(self.turns(path, shown["id"]))
         return shown
+
+    def turns(self, path, thread_id):
+        thread = self.threads.get(thread_id)
+        return self.store.turns(path, thread.turn.id if thread and thread.turn else None)
 
     def opened(self, shown, thread):
         return {"thread": shown, "model": "demo", "modelProvider": "demo", **thread.settings}
@@ -674,6 +691,49 @@ class Agent:
         path = self.store.find(field(params, "threadId"), False, True)
         reply({"thread": self.thread_object(path, params.get("includeTurns") is True)})
 
+    def history_page(self, params, direction, entries_of):
+        """A page of a thread's turns or items; the cursor is the id of the last one. `direction` is the default."""
+        thread_id, limit, after = field(params, "threadId"), params.get("limit"), params.get("cursor")
+        if limit is not None and (type(limit) is not int or limit < 1):
+            raise Refused("Invalid request: `limit` must be a number above 0")
+        entries = entries_of(self.turns(self.store.find(thread_id, False, True), thread_id))
+        if choice(params, "sortDirection", ("asc", "desc"), direction) == "desc":
+            entries.reverse()
+        ids = [entry_id for entry_id, _ in entries]
+        if after is not None and after not in ids:
+            raise Refused(f"Invalid request: invalid cursor `{str(after)[:100]}`")
+        start, size = ids.index(after) + 1 if after is not None else 0, min(limit or 25, 100)
+        page = [entry for _, entry in entries[start : start + size]]
+        if len(encode(page)) > HISTORY_LIMIT:
+            page = shorten(page)
+        while len(encode(page)) > HISTORY_LIMIT and len(page) > 1:
+            page = page[: len(page) // 2]
+        end = start + len(page)
+        return {"data": page, "nextCursor": ids[end - 1] if page and end < len(ids) else None}
+
+    def thread_turns_list(self, params, reply):
+        view = choice(params, "itemsView", ("notLoaded", "summary", "full"), "summary")
+
+        def seen(turn):
+            ends = turn["items"][:1] + [item for item in turn["items"] if item["type"] == "agentMessage"][-1:]
+            items = {"notLoaded": [], "summary": ends, "full": turn["items"]}[view]
+            return turn["id"], {**turn, "items": items, "itemsView": view}
+
+        reply(self.history_page(params, "desc", lambda turns: [seen(turn) for turn in turns]))
+
+    def thread_items_list(self, params, reply):
+        def entries(turns):
+            pairs = [(turn["id"], item) for turn in turns for item in turn["items"]]
+            return [(item["id"], {"turnId": turn_id, "item": item}) for turn_id, item in pairs]
+
+        reply(self.history_page(params, "asc", entries))
+
+    def thread_name_set(self, params, reply):
+        thread_id, name = field(params, "threadId"), field(params, "name").strip()[:200]
+        name = self.store.name(self.store.find(thread_id, False, True), name)
+        reply({})
+        self.notify("thread/name/updated", threadId=thread_id, threadName=name)
+
     def thread_archive(self, params, reply):
         thread_id = field(params, "threadId")
         path, thread = self.store.find(thread_id, False), self.threads.get(thread_id)
@@ -740,6 +800,9 @@ class Agent:
             thread_resume,
             thread_list,
             thread_read,
+            thread_turns_list,
+            thread_items_list,
+            thread_name_set,
             thread_archive,
             thread_unarchive,
             turn_start,
