@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from parts import require
@@ -80,7 +80,12 @@ class Tab:
         """Fails on anything that the browser complained about and the test did not expect."""
         violations = self.page.evaluate("window.cspViolations ?? []")
         errors = [e for e in self.errors if not (self.expected and re.search(self.expected, e))]
-        assert not violations + errors
+        assert not violations + errors, violations + errors
+
+    def forgive(self) -> None:
+        """Forget what the browser complained about so far."""
+        self.errors.clear()
+        self.page.evaluate("window.cspViolations = []")
 
     # -- what a person does
 
@@ -106,11 +111,17 @@ class Tab:
         self.composer.fill(text)
         self.page.keyboard.press("Enter")
 
+    def choose(self, session: str, entry: str) -> None:
+        """An entry of the menu of a session in the list."""
+        self.page.get_by_role("link", name=session).hover()
+        self.button(f"Actions for {session}").click()
+        self.page.get_by_role("menuitem", name=entry).click()
+
     # -- what a person sees
 
     @property
     def session(self) -> str:
-        return self.page.url.rpartition("/")[2]
+        return re.search(r"#/s/(\w+)", self.page.url)[1]
 
     @property
     def composer(self) -> Locator:
@@ -161,3 +172,29 @@ class Tab:
     def screenshot(self, name: str) -> None:
         OUT.mkdir(exist_ok=True)
         self.page.screenshot(path=OUT / f"page-{name}.png")
+
+
+OpenTab = Callable[..., Tab]
+
+
+@contextlib.contextmanager
+def tabs(browser: Browser, gateway: Gateway, name: str) -> Iterator[OpenTab]:
+    """Opens tabs, each in a browser profile of its own unless told which; at the end none may have complained."""
+    opened: list[Tab] = []
+    contexts: list[BrowserContext] = []
+
+    def open_one(at: Gateway = gateway, expected: str = "", beside: Tab | None = None, **options: object) -> Tab:
+        context = beside.context if beside else browser.new_context(**options)
+        if beside is None:
+            contexts.append(context)
+        opened.append(Tab(context, at, expected))
+        return opened[-1]
+
+    try:
+        yield open_one
+        for number, tab in enumerate(opened, 1):
+            tab.screenshot(f"{name}-{number}")
+            tab.check()
+    finally:
+        for context in contexts:
+            context.close()

@@ -29,7 +29,8 @@ async function call(method, path, body, ...own) {
   } catch {
     throw new ApiError(0, 'The gateway does not answer. Is it running?');
   }
-  const answer = await response.json().catch(() => ({}));
+  const isText = response.ok && response.headers.get('Content-Type')?.startsWith('text/plain');
+  const answer = await (isText ? response.text() : response.json().catch(() => ({})));
   if (response.ok) return answer;
   // Another tab may have signed in anew while this request was on its way.
   if (response.status === 401 && !own.length && token === keep.token.get()) onSignedOut();
@@ -40,7 +41,13 @@ const enc = encodeURIComponent;
 
 export const sessions = () => call('GET', '/sessions').then((answer) => answer.sessions);
 export const session = (id) => call('GET', `/sessions/${enc(id)}`);
-export const createSession = (title) => call('POST', '/sessions', { title });
+export const createSession = (title, agent) => call('POST', '/sessions', agent ? { title, agent } : { title });
+export const renameSession = (id, title) => call('PATCH', `/sessions/${enc(id)}`, { title });
+export const restartSession = (id) => call('POST', `/sessions/${enc(id)}/restart`);
+/** The newest lines that a session's runtime wrote to its log, as text. */
+export const sessionLog = (id, lines = 200) => call('GET', `/sessions/${enc(id)}/logs?lines=${lines}`);
+/** Markdown as HTML without pictures, in the same order. */
+export const rendered = (texts) => call('POST', '/render', { texts }).then((answer) => answer.html);
 export const deleteSession = (id) => call('DELETE', `/sessions/${enc(id)}`);
 export const socketTicket = () => call('POST', '/auth/ticket').then((answer) => answer.ticket);
 

@@ -14,7 +14,23 @@ const ICONS = {
   tool: 'M6 2.5v3M10 2.5v3M4 5.5h8v2.5a4 4 0 0 1-8 0zM8 12v2',
   search: 'M7 11.5a4.5 4.5 0 1 0 0-9 4.5 4.5 0 0 0 0 9zM10.5 10.5L14 14',
   thought: 'M8 2.5a4.5 4.5 0 0 0-2.5 8.2V12h5v-1.3A4.5 4.5 0 0 0 8 2.5zM6.5 14h3',
-  more: 'M3.5 8h.01M8 8h.01M12.5 8h.01',
+  more: 'M3 8a.4.4 0 1 0 .8 0 .4.4 0 1 0-.8 0zM7.6 8a.4.4 0 1 0 .8 0 .4.4 0 1 0-.8 0zM12.2 8a.4.4 0 1 0 .8 0 .4.4 0 1 0-.8 0z',
+  check: 'M3 8.5l3.5 3.5L13 4.5',
+  close: 'M4 4l8 8M12 4l-8 8',
+  copy: 'M5.5 5.5v-3h8v8h-3M2.5 5.5h8v8h-8z',
+  chevron: 'M6 3.5L10.5 8 6 12.5',
+  edit: 'M3 13l.7-3L11 2.7l2.3 2.3L6 12.3zM9.5 4.2l2.3 2.3',
+  archive: 'M2.5 3h11v3h-11zM3.5 6v7h9V6M6.5 8.5h3',
+  restore: 'M3 8a5 5 0 1 0 1.5-3.5L3 6M3 3v3h3',
+  log: 'M3 3.5h10M3 6.5h10M3 9.5h7M3 12.5h5',
+  talks: 'M2.5 3h11v7.5H7L4.5 13v-2.5h-2z',
+  plan: 'M2.5 4l1 1 1.5-2M2.5 8l1 1L5 7M2.5 12l1 1L5 11M7.5 4.5h6M7.5 8.5h6M7.5 12.5h6',
+  image: 'M2.5 3h11v10h-11zM2.5 11l3.5-3 2.5 2 2-1.5 3 2.5M10.5 6.2h.01',
+  light: 'M8 5.2a2.8 2.8 0 1 0 0 5.6 2.8 2.8 0 0 0 0-5.6zM8 1.5V3M8 13v1.5M1.5 8H3M13 8h1.5M3.4 3.4l1 1M11.6 11.6l1 1M12.6 3.4l-1 1M4.4 11.6l-1 1',
+  dark: 'M13 9.6A5.5 5.5 0 0 1 6.4 3 5.5 5.5 0 1 0 13 9.6z',
+  auto: 'M8 2.5a5.5 5.5 0 1 0 0 11zM8 2.5a5.5 5.5 0 0 1 0 11',
+  help: 'M6 6.2a2 2 0 1 1 3 1.7c-.7.4-1 .8-1 1.6M8 12v.01',
+  out: 'M6.5 3h-4v10h4M10 5l3 3-3 3M13 8H6',
 };
 
 /** An element. Props: class, on<event> handlers, attributes (true: present; false, null: absent). */
@@ -58,6 +74,13 @@ export function setText(node, text) {
 export function setAttr(node, name, value) {
   if (value === null) node.removeAttribute(name);
   else if (node.getAttribute(name) !== value) node.setAttribute(name, value);
+}
+
+/** A button with an icon and no words of its own; `label` is what it is called. */
+export function iconButton(name, label, onclick, props = {}) {
+  const { class: kind = '', ...rest } = props;
+  const all = { class: `bare ${kind}`, type: 'button', 'aria-label': label, title: label, onclick, ...rest };
+  return el('button', all, icon(name));
 }
 
 const views = new WeakMap(); // parent -> Map of key -> view

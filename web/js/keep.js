@@ -1,5 +1,5 @@
-// What the browser keeps. localStorage: the token and which thread a session showed last. sessionStorage, which a
-// reload keeps and another tab does not see: where the running turn began, drafts, messages without an answer.
+// What the browser keeps. localStorage: the token, the colours and which thread a session showed last. sessionStorage, which a
+// reload keeps and another tab does not see: where the running turn began, drafts, what is queued or without an answer.
 
 const PREFIX = 'argus.';
 
@@ -32,7 +32,13 @@ export const thread = {
   set: (session, id) => write(localStorage, `thread.${session}`, id),
 };
 
-/** This tab's memory of a session: {client, anchor, draft, outbox}. */
+/** light, dark, or null: as the system has it. early.js reads it before the first paint. */
+export const theme = {
+  get: () => read(localStorage, 'theme'),
+  set: (value) => write(localStorage, 'theme', value),
+};
+
+/** This tab's memory of a session: {client, anchor, drafts, queues, outbox}. */
 export function tab(session) {
   const key = `tab.${session}`;
   return {
@@ -51,7 +57,7 @@ export function forget(session) {
 export function forgetAll() {
   for (const storage of [localStorage, sessionStorage]) {
     for (const key of Object.keys(storage)) {
-      if (key.startsWith(PREFIX)) storage.removeItem(key);
+      if (key.startsWith(PREFIX) && key !== `${PREFIX}theme`) storage.removeItem(key);
     }
   }
 }

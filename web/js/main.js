@@ -2,17 +2,11 @@
 
 import * as api from './api.js';
 import * as keep from './keep.js';
+import { sessionUrl } from './routes.js';
 import { Sessions } from './sessions.js';
 import * as shell from './views/shell.js';
-import * as signin from './views/signin.js';
 
 const root = document.getElementById('app');
-
-/** `#/s/<session>[/<thread>]` as {session, thread}; anything else is the start. */
-export function parseRoute(hash) {
-  const [, session, thread] = /^#\/s\/([\w-]+)(?:\/([\w-]+))?$/.exec(hash) ?? [];
-  return session ? { session, thread: thread ?? null } : {};
-}
 
 class App {
   constructor() {
@@ -30,17 +24,19 @@ class App {
     this.follow();
   }
 
-  follow(message) {
-    this.view?.show?.(parseRoute(location.hash), message);
+  follow(message, again) {
+    this.view?.show?.(location.hash, message, again);
   }
 
-  signedOut(message, retry) {
+  async signedOut(message, retry) {
     this.#leave();
-    this.view = signin.mount(root, { message, retry, signedIn: () => this.enter() });
+    const signin = await import('./views/signin.js');
+    if (!this.inside) this.view = signin.mount(root, { message, retry, signedIn: () => this.enter() });
   }
 
   #leave() {
     this.view?.unmount();
+    this.view = null;
     this.sessions.stop();
     this.sessions = new Sessions();
     this.inside = false;
@@ -51,11 +47,18 @@ class App {
     this.follow(message);
   }
 
+  /** The same view by a more exact URL. */
+  replaceUrl(hash) {
+    if (location.hash === hash) return;
+    history.replaceState(null, '', hash);
+    this.view?.renamed?.(hash);
+  }
+
   /** Open a new session; its view sends the text once it can. Until then the text is its draft. */
   begin(session, text) {
     this.firsts.set(session, text);
-    keep.tab(session).set('draft', text);
-    location.hash = `#/s/${session}`;
+    keep.tab(session).set('drafts', { new: text });
+    location.hash = sessionUrl(session);
   }
 
   takeFirst(session) {

@@ -1,6 +1,6 @@
 // Messages on their way, from Enter until the agent's history shows them.
 //
-// A message is sent once. If its answer never came it is `unknown`, and thread/read decides: the agent stores our id
+// A message is sent once. If its answer never came it is `unknown`, and the history decides: the agent stores our id
 // as the user message's clientId, so it was taken, or the text goes back to who wrote it. Nothing is sent again here.
 
 import { Disconnected, RpcError } from './connection.js';
@@ -11,7 +11,7 @@ const TRIES = 3;
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
 /** An id that nobody else has. (crypto.randomUUID is missing on plain http.) */
-function newId() {
+export function newId() {
   return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, '0')).join('');
 }
 
@@ -26,8 +26,8 @@ export class Outbox {
     this.save = () => save(this.entries.length ? this.entries : null);
   }
 
-  add(text) {
-    const entry = { id: newId(), text, thread: null, state: 'sending' };
+  add(text, id = newId()) {
+    const entry = { id, text, thread: null, state: 'sending', at: Date.now() };
     this.entries.push(entry);
     this.save();
     return entry;
@@ -64,7 +64,7 @@ export class Outbox {
     for (const entry of this.entries) entry.state = 'unknown';
   }
 
-  /** Find out which unknown ones arrived; give the others back. `read(threadId)` gets a thread's turns. */
+  /** Find out which unknown ones arrived; give the others back. `read(threadId, sinceMs)` gets a thread's turns. */
   async settle(read) {
     for (const entry of this.entries.filter(({ state }) => state === 'unknown')) {
       if (entry.thread && (await this.#arrived(entry, read))) this.seen(entry.id);
@@ -76,7 +76,7 @@ export class Outbox {
     for (let tries = 0; tries < TRIES; tries += 1) {
       if (tries) await pause(1000); // it may still be on its way to the agent
       if (!this.entries.includes(entry)) return true; // the stream had it
-      const turns = await read(entry.thread).catch((error) => {
+      const turns = await read(entry.thread, entry.at ?? 0).catch((error) => {
         if (error.code === REFUSED) return []; // no such thread: it never had a turn
         throw error;
       });

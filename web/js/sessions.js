@@ -78,11 +78,17 @@ export class Sessions {
   }
 
   /** A new session for a conversation that begins with this text. */
-  async create(text) {
-    const session = await api.createSession(titleOf(text));
+  async create(text, agent) {
+    const session = await api.createSession(titleOf(text), agent);
     this.all = [session, ...(this.all ?? [])];
     this.#tell();
     return session.sessionId;
+  }
+
+  async rename(id, title) {
+    const renamed = await api.renameSession(id, title);
+    this.all = this.all?.map((session) => (session.sessionId === id ? { ...session, title, ...renamed } : session));
+    this.#tell();
   }
 
   async remove(id) {

@@ -1,6 +1,6 @@
 // A conversation: one session's connection and the thread shown of it. Views draw its fields and call its methods.
 //
-// How a reload in mid-turn loses and doubles nothing. The history (thread/read) has no text that is still being
+// How a reload in mid-turn loses and doubles nothing. The history (history.js) has no text that is still being
 // written, the gateway's replay has it, so the page must connect from before the running turn's beginning:
 //   1. When a turn is asked for, the newest cursor, and at turn/started the one just before it (seq - 1), is kept in
 //      sessionStorage, the *anchor*, until the turn ends. A page that finds one connects with it: turn/started and all
@@ -14,10 +14,16 @@
 
 import * as api from './api.js';
 import { Connection, Disconnected, RpcError } from './connection.js';
+import { History } from './history.js';
 import * as keep from './keep.js';
-import { Outbox, REFUSED } from './outbox.js';
+import { Outbox } from './outbox.js';
+import { Queue } from './queue.js';
 import * as asks from './requests.js';
-import { applyFrame, applySnapshot, emptyThread, runningTurn, threadOf, warn } from './thread.js';
+import * as threads from './thread.js';
+import { Threads } from './threads.js';
+import { answeredWords } from './words.js';
+
+const { applyFrame, applyOlder, applySnapshot, emptyThread, runningTurn, threadOf, warn } = threads;
 
 const INITIALIZE = { clientInfo: { name: 'argus_page', title: 'Argus page', version: '0.1.0' } };
 const NEW_THREAD = { cwd: '/workspace', approvalPolicy: 'on-request', sandbox: 'workspace-write' };
@@ -26,23 +32,31 @@ const UNANSWERED_MS = 5000;
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
 export class Talk {
-  /** `on`: changed() to draw; turnEnded(); ended(why), for ever; giveBack(text, why), takeBack(text): see Outbox. */
+  /**
+   * `threadId`: the one to show, 'new' for one that begins, null for the one that was shown last.
+   * `on`: changed() to draw; shown(threadId); turnEnded(); ended(why), for ever; giveBack(text, why) and
+   * takeBack(text): see Outbox.
+   */
   constructor(session, on, threadId = null) {
-    this.session = session;
-    this.on = on;
-    this.tab = keep.tab(session);
-    this.thread = emptyThread(threadId ?? keep.thread.get(session));
+    Object.assign(this, { session, on, tab: keep.tab(session), fresh: threadId === 'new' });
+    this.thread = emptyThread(this.fresh ? null : threadId ?? keep.thread.get(session));
     this.requests = asks.noRequests();
     const save = (entries) => this.tab.set('outbox', entries);
-    this.outbox = new Outbox(this.tab.get('outbox'), { save, giveBack: on.giveBack, takeBack: on.takeBack });
+    this.outbox = new Outbox(this.tab.get('outbox'), { save, giveBack: (...back) => this.#gaveBack(...back), takeBack: on.takeBack });
+    this.threads = new Threads(session, (...asked) => this.#ask(...asked));
+    this.history = new History((...asked) => this.#ask(...asked));
+    this.queue = this.#queueOf(this.thread.id);
     this.status = { state: 'connecting' };
     this.runtime = { state: '', reason: '' };
-    Object.assign(this, { loaded: false, gap: false, stopping: null, early: [], widened: new Set() });
+    const flags = { loaded: this.fresh, gap: false, stopping: null, model: '', fetching: false };
+    Object.assign(this, { ...flags, early: [], widened: new Set() });
     this.connection = new Connection(session, this.#handlers(), { client: this.tab.get('client') });
   }
 
   start() {
-    this.connection.restart(this.tab.get('anchor'));
+    const anchor = this.tab.get('anchor');
+    const usable = anchor && !this.fresh && [undefined, null, this.thread.id].includes(anchor.thread);
+    this.connection.restart(usable ? { epoch: anchor.epoch, seq: anchor.seq } : null);
   }
 
   stop() {
@@ -53,17 +67,23 @@ export class Talk {
     return runningTurn(this.thread);
   }
 
+  /** Whether what is said now would cut into something. */
+  get busy() {
+    return Boolean(this.running || this.outbox.entries.length || this.queue.next);
+  }
+
   // -- what a person does
 
-  /** Send a text, once. */
-  async send(text) {
-    const entry = this.outbox.add(text);
+  /** Send a text, once. `id`: the one that it had in the queue. */
+  async send(text, id) {
+    const entry = this.outbox.add(text, id);
+    if (id) this.queue.remove(id);
     const late = setTimeout(() => this.connection.check(), UNANSWERED_MS);
     this.on.changed();
     try {
       const threadId = this.thread.id ?? (await this.#startThread());
       this.outbox.leaves(entry, threadId);
-      if (!this.running) this.tab.set('anchor', this.connection.cursor);
+      if (!this.running) this.#anchor(this.connection.cursor);
       const input = [{ type: 'text', text, text_elements: [] }];
       await this.#ask('turn/start', { threadId, clientUserMessageId: entry.id, input });
       this.outbox.taken(entry);
@@ -88,11 +108,81 @@ export class Talk {
     this.on.changed();
   }
 
-  /** Answer an approval: accept, acceptForSession or decline. */
-  decide(request, decision) {
-    if (request.answered || !this.connection.answer(request.id, { result: { decision } })) return;
+  /** Answer a question: accept, acceptForSession or decline, with what was filled in. */
+  decide(request, decision, given) {
+    if (!request.mine || request.answered) return;
+    if (!this.connection.answer(request.id, asks.answerTo(request, decision, given))) return;
     asks.answered(this.requests, request.id, decision);
+    threads.noteAnswer(this.thread, request.params, answeredWords(decision, 'you'), false);
     this.on.changed();
+  }
+
+  /** Make a question of another client this one's to answer. Rejects with the gateway's reason. */
+  async take(request) {
+    request.taking = true;
+    this.on.changed();
+    try {
+      await this.#ask('argus/question/take', { id: request.id });
+    } finally {
+      request.taking = false;
+      this.on.changed();
+    }
+  }
+
+  /** Show the page of history before what is shown; false if there is none or it is on its way. */
+  async loadOlder() {
+    const { thread } = this;
+    if (!thread.older || this.fetching || !this.connection.live) return false;
+    this.fetching = true;
+    try {
+      const { turns, older } = await this.history.page(thread.id, thread.older);
+      if (thread === this.thread) applyOlder(thread, turns, older);
+    } catch (error) {
+      this.#troubled(error);
+    } finally {
+      this.fetching = false;
+    }
+    this.on.changed();
+    return true;
+  }
+
+  // -- what waits for the turn's end
+
+  #queueOf(threadId) {
+    const key = threadId ?? 'new';
+    const save = (entries) => this.tab.set('queues', { ...this.tab.get('queues'), [key]: entries ?? undefined });
+    const sent = (id) => this.outbox.entries.some((entry) => entry.id === id);
+    return Object.assign(new Queue(this.tab.get('queues')?.[key], sent, save), { key });
+  }
+
+  /** The queue of the thread that is shown; what was queued for one that had no id yet comes along. */
+  #followQueue(id) {
+    if (this.queue.key === (id ?? 'new')) return;
+    const { key, entries } = this.queue;
+    const queue = this.#queueOf(id);
+    if (key === 'new' && entries.length) {
+      queue.entries.push(...entries);
+      queue.save();
+      this.tab.set('queues', { ...this.tab.get('queues'), new: undefined });
+    }
+    this.queue = queue;
+  }
+
+  /** A turn that this page saw has ended: the next one goes out, if it was a good end. */
+  #flushQueue(status) {
+    if (status === 'interrupted') this.queue.hold('The turn was stopped.');
+    else if (status === 'failed') this.queue.hold('The turn failed.');
+    const { next } = this.queue;
+    if (next && this.connection.live && !this.outbox.entries.length) this.send(next.text, next.id);
+  }
+
+  #gaveBack(text, why) {
+    this.queue.hold('The message before was not sent.');
+    this.on.giveBack(text, why);
+  }
+
+  #anchor(cursor) {
+    this.tab.set('anchor', cursor && { ...cursor, thread: this.thread.id });
   }
 
   // -- the connection
@@ -127,8 +217,8 @@ export class Talk {
   /** What is shown has a hole, or will come again: start over with this thread. */
   #forget() {
     this.thread = emptyThread(this.thread.id);
-    this.tab.set('anchor', null);
-    this.loaded = false;
+    this.#anchor(null);
+    this.loaded = this.fresh && !this.thread.id;
     this.early = [];
   }
 
@@ -150,6 +240,7 @@ export class Talk {
       asks.settle(this.requests);
       if (!this.loaded) await this.#load();
       await this.#reread();
+      if (this.loaded && !this.running && !this.outbox.entries.length) this.queue.hold('The turn ended while this page was away.');
     } catch (error) {
       this.#troubled(error);
     }
@@ -169,44 +260,28 @@ export class Talk {
   async #load() {
     if (!this.thread.id && this.#widen('which thread')) return;
     const known = this.thread.id ?? this.early.map(threadOf).findLast(Boolean);
-    const id = (await this.#open([known])) ?? (await this.#open(await this.#listed(known)));
-    this.#show(id);
+    const failed = (unopened) => this.early.push({ unopened });
+    const ours = async () => (await this.threads.list()).map(({ id }) => id).filter((id) => id !== known);
+    const opened = (await this.threads.open([known], failed)) ?? (await this.threads.open(await ours(), failed));
+    const id = opened?.thread.id ?? null;
+    this.model = opened?.model ?? '';
+    this.#show(id, opened?.thread.name);
     if (id) {
-      const { thread } = await this.#ask('thread/read', { threadId: id, includeTurns: true });
-      applySnapshot(this.thread, thread.turns);
+      const { turns, older } = await this.history.page(id);
+      applySnapshot(this.thread, turns, older);
       if (this.running && !this.running.covered && this.#widen(this.running.id)) return;
     }
     this.loaded = true;
   }
 
-  /** The first of these threads that the agent opens. */
-  async #open(ids) {
-    for (const threadId of ids.filter(Boolean)) {
-      try {
-        await this.#ask('thread/resume', { threadId, excludeTurns: true });
-        return threadId;
-      } catch (error) {
-        if (error.code !== REFUSED) throw error;
-        // A thread that never had a turn is gone with its agent's process: nothing to tell. Else somebody has it open.
-        const silent = /no rollout|not found/.test(error.message);
-        if (!silent) this.early.push({ unopened: `A conversation could not be opened: ${error.message}` });
-      }
-    }
-    return null;
-  }
-
-  /** Threads that may be this session's, newest first. */
-  async #listed(known) {
-    const session = await api.session(this.session);
-    const { data } = await this.#ask('thread/list', { limit: 20, sortKey: 'updated_at' });
-    const made = Math.floor(session.createdAtMs / 1000);
-    return data.filter((thread) => thread.createdAt >= made && thread.id !== known).map((thread) => thread.id);
-  }
-
   /** Show this thread; what was streamed before it was known which one it is goes in first. */
-  #show(id) {
+  #show(id, name) {
     if (id !== this.thread.id) this.thread = emptyThread(id);
+    this.thread.name = name || this.thread.name;
+    this.fresh = false;
     keep.thread.set(this.session, id);
+    this.#followQueue(id);
+    this.on.shown(id);
     for (const message of this.early.splice(0)) {
       if (threadOf(message) === id) this.#fold(message);
       else if (message.unopened) warn(this.thread, message.unopened);
@@ -216,7 +291,8 @@ export class Talk {
   async #startThread() {
     this.starting = true;
     try {
-      const { thread } = await this.#ask('thread/start', NEW_THREAD);
+      const { thread, model } = await this.#ask('thread/start', NEW_THREAD);
+      this.model = model ?? '';
       this.#show(thread.id);
       return thread.id;
     } finally {
@@ -227,20 +303,37 @@ export class Talk {
   // -- frames
 
   #frame(message) {
+    try {
+      this.#take(message);
+    } catch (error) { // an agent may put anything anywhere: one bad frame must not end the page
+      warn(this.thread, `The page could not read a message of the agent (${message.method}): ${error.message}`);
+    }
+    this.on.changed();
+  }
+
+  #take(message) {
     const { id, method, params } = message;
     if (method === undefined) asks.refused(this.requests, message.error?.code);
     else if (id !== undefined) this.#asked(message);
     else if (method === 'argus/runtime') this.#runtime(params);
+    else if (method === 'argus/question') this.#told(params);
     else if (method === 'serverRequest/resolved') asks.resolved(this.requests, params.requestId);
     else if (method === 'configWarning') warn(this.thread, params.summary);
     else this.#notified(message);
-    this.on.changed();
   }
 
   #asked({ id, method, params }) {
-    if (asks.APPROVALS.includes(method)) return asks.ask(this.requests, { id, method, params });
+    if (asks.isForPeople(method)) return asks.ask(this.requests, { id, method, params }, Date.now());
     this.connection.answer(id, { error: { code: -32601, message: `this client cannot answer ${method}` } });
     return warn(this.thread, `The agent asked for ${method}. This page can't answer that, and told it so.`);
+  }
+
+  /** What became of a question, whoever's it is. */
+  #told(question) {
+    if (!asks.told(this.requests, question, this.connection.client, Date.now())) return;
+    const { threadId, turnId, itemId, decision } = question;
+    const words = answeredWords(decision, 'another window');
+    if (threadId === this.thread.id) threads.noteAnswer(this.thread, { turnId, itemId }, words, true);
   }
 
   #runtime({ state, reason }) {
@@ -270,14 +363,15 @@ export class Talk {
   #fold(message) {
     const { method, params, seq } = message;
     applyFrame(this.thread, message);
-    if (method === 'turn/started') this.tab.set('anchor', { epoch: this.connection.cursor.epoch, seq: seq - 1 });
-    if (method === 'turn/completed') this.#turnEnded();
+    if (method === 'turn/started') this.#anchor({ epoch: this.connection.cursor.epoch, seq: seq - 1 });
     if (params.item?.clientId) this.outbox.seen(params.item.clientId);
+    if (method === 'turn/completed') this.#turnEnded(params.turn.status);
   }
 
-  #turnEnded() {
-    this.tab.set('anchor', null);
+  #turnEnded(status) {
+    this.#anchor(null);
     this.stopping = null;
+    this.#flushQueue(status);
     this.on.turnEnded();
     if (this.thread.stale && this.loaded) this.#reread().catch((error) => this.#troubled(error));
   }
@@ -292,14 +386,18 @@ export class Talk {
 
   /** What became of messages without an answer. */
   async #settle() {
-    await this.outbox.settle((threadId) => this.#read(threadId)).catch((error) => this.#troubled(error));
+    await this.outbox.settle((threadId, sinceMs) => this.#since(threadId, sinceMs)).catch((error) => this.#troubled(error));
     this.on.changed();
   }
 
-  async #read(threadId) {
-    const { thread } = await this.#ask('thread/read', { threadId, includeTurns: true });
-    if (threadId === this.thread.id) applySnapshot(this.thread, thread.turns);
+  async #since(threadId, sinceMs) {
+    const { turns, older } = await this.history.since(threadId, sinceMs);
+    if (threadId === this.thread.id) applySnapshot(this.thread, turns, older);
     this.on.changed();
-    return thread.turns;
+    return turns;
+  }
+
+  #read(threadId) {
+    return this.#since(threadId, Infinity);
   }
 }

@@ -1,6 +1,6 @@
 // What is known of one thread: turns, their items, their texts. Pure: frames and answers in, state out.
 //
-// Two sources tell the same story: the stream of notifications, and thread/read (the snapshot), which holds whole
+// Two sources tell the same story: the stream of notifications, and the history (the snapshot), which holds whole
 // items but nothing of a text that is still being written. So that nothing is lost or doubled when both are used,
 // in whatever order they come, each turn has one owner:
 //
@@ -12,9 +12,12 @@
 //
 // Who opens a page on a running turn should therefore connect with a cursor before its turn/started (see talk.js).
 
+import { pick } from './words.js';
+
 export function emptyThread(id = null) {
-  const notices = { loose: [], warned: new Set(), notices: 0 };
-  return { id, turns: [], byId: new Map(), waiting: false, lost: '', stale: false, revision: 0, ...notices };
+  const notices = { loose: [], warned: new Set(), notices: 0, answers: new Map() };
+  const page = { older: null, stale: false, revision: 0 }; // older: the cursor of the page before these turns
+  return { id, name: '', usage: null, turns: [], byId: new Map(), waiting: false, lost: '', ...page, ...notices };
 }
 
 /** The turn that runs now, or undefined. */
@@ -28,27 +31,49 @@ export const threadOf = ({ params }) => params?.threadId ?? params?.thread?.id;
 
 /** Fold one notification of this thread in. Unknown ones are no error: agents have more than a page shows. */
 export function applyFrame(thread, { method, params }) {
-  const fold = FOLDS[method];
+  const fold = pick(FOLDS, method);
   if (!fold) return;
   fold(thread, params);
   thread.revision += 1;
 }
 
-/** Fold the turns of a thread/read in. */
-export function applySnapshot(thread, turns) {
+/** Fold the newest page of the history in, its turns oldest first; `older` is the cursor of the page before it. */
+export function applySnapshot(thread, turns, older = null) {
   const before = thread.byId;
-  thread.byId = new Map();
+  const list = [...before.values()];
+  const first = list.findIndex((turn) => turns.some((raw) => raw.id === turn.id));
+  const kept = first < 0 ? [] : list.slice(0, first); // pages that were loaded before; none if there is a hole now
+  thread.byId = new Map(kept.map((turn) => [turn.id, turn]));
   for (const raw of turns) {
     const have = before.get(raw.id);
     thread.byId.set(raw.id, have?.covered ? have : fromSnapshot(raw, have));
-    before.delete(raw.id);
   }
-  for (const [id, turn] of before) thread.byId.set(id, turn);
+  const isNew = (turn) => turn.covered || !turn.whole; // newer than the page; what only a page said went with it
+  for (const turn of list) if (!thread.byId.has(turn.id) && isNew(turn)) thread.byId.set(turn.id, turn);
   thread.turns = [...thread.byId.values()];
+  if (!kept.length) thread.older = older;
   thread.stale = thread.turns.some((turn) => !turn.covered && turn.ended && !turn.whole);
+  thread.revision += 1;
+}
+
+/** Put an older page before what is there. Its last turn may be the first one's beginning. */
+export function applyOlder(thread, turns, older) {
+  const fresh = turns.filter((raw) => !thread.byId.has(raw.id)).map((raw) => fromSnapshot(raw));
+  for (const raw of turns) if (thread.byId.has(raw.id)) prepend(thread.byId.get(raw.id), raw);
+  thread.turns = [...fresh, ...thread.turns];
+  thread.byId = new Map(thread.turns.map((turn) => [turn.id, turn]));
+  thread.older = older;
 }
 
 // -- turns
+
+/** The older items of a turn that is more than a page long. */
+function prepend(turn, raw) {
+  if (turn.covered || !listOf(raw.items).length) return;
+  const part = fromSnapshot(raw);
+  turn.items = new Map([...part.items, ...turn.items]);
+  turn.version += 1;
+}
 
 function newTurn(id, covered) {
   const life = { status: 'inProgress', error: null, reason: '', ended: false, startedAt: null, durationMs: null };
@@ -57,9 +82,13 @@ function newTurn(id, covered) {
 
 function fromSnapshot(raw, have) {
   const turn = newTurn(raw.id, false);
-  for (const item of raw.items ?? []) putItem(turn, item, item.status !== 'inProgress');
+  const had = [...(have?.items.values() ?? [])];
+  const ids = new Set(listOf(raw.items).map((item) => item?.id));
+  const first = had.findIndex((item) => ids.has(item.id));
+  for (const item of had.slice(0, Math.max(0, first))) turn.items.set(item.id, item); // of the page before
+  for (const item of listOf(raw.items)) putItem(turn, item, item.status !== 'inProgress');
   turn.whole = raw.status !== 'inProgress'; // the snapshot has all of it
-  for (const item of have?.items.values() ?? []) {
+  for (const item of had) {
     if (!turn.items.has(item.id) && !(turn.whole && item.headless)) turn.items.set(item.id, item);
   }
   const end = have?.ended && !turn.whole ? have : raw;
@@ -109,7 +138,8 @@ function endTurn(thread, { turn: raw }) {
 function closeItems(turn) {
   for (const item of turn.items.values()) {
     if (item.done) continue;
-    Object.assign(item, { done: true, cut: true, version: item.version + 1 });
+    const cut = item.type !== 'planSteps'; // a plan is as far as it came
+    Object.assign(item, { done: true, cut, version: item.version + 1 });
   }
 }
 
@@ -120,21 +150,26 @@ function putItem(turn, raw, done, startedAtMs) {
   if (have?.done && !done) return have;
   const item = have ?? { id: raw.id, type: raw.type, text: '', output: '', version: 0, startedAtMs };
   Object.assign(item, { raw, done, headless: false, version: item.version + 1 });
+  item.startedAtMs ??= raw.startedAtMs;
   item.text = textOf(raw) || item.text;
   if (raw.aggregatedOutput) item.output = raw.aggregatedOutput; // deltas of output may be incomplete
   turn.items.set(raw.id, item);
   return item;
 }
 
+/** Agents may put anything anywhere: what is no list counts as an empty one. */
+const listOf = (value) => (Array.isArray(value) ? value : []);
+
 function textOf(raw) {
-  if (raw.type === 'userMessage') return raw.content.map(partText).join('\n');
-  if (raw.type === 'reasoning') return [...(raw.summary ?? []), ...(raw.content ?? [])].join('\n\n');
-  return raw.text ?? '';
+  if (raw.type === 'userMessage') return listOf(raw.content).map(partText).filter(Boolean).join('\n');
+  if (raw.type === 'reasoning') return [...listOf(raw.summary), ...listOf(raw.content)].join('\n\n');
+  return typeof raw.text === 'string' ? raw.text : '';
 }
 
 function partText(part) {
-  if (part.type === 'text') return part.text;
-  return `[${part.type}${part.path ? ` ${part.path}` : ''}]`;
+  if (part?.type === 'text') return part.text;
+  if (part?.type === 'image') return ''; // shown as a picture
+  return `[${part?.type}${part?.path ? ` ${part.path}` : ''}]`;
 }
 
 function startItem(thread, { turnId, item, startedAtMs }) {
@@ -166,6 +201,18 @@ function nextPart(thread, params) {
   if (item?.text) item.text += '\n\n';
 }
 
+/** The plan of a turn: one item, brought up to date in its place. */
+function planUpdated(thread, { turnId, plan, explanation }) {
+  const turn = turnOf(thread, turnId);
+  const id = `plan-of-${turnId}`;
+  putItem(turn, { id, type: 'planSteps', steps: listOf(plan), explanation }, false);
+}
+
+function progressed(thread, params) {
+  const item = growing(thread, params, 'mcpToolCall');
+  if (item) item.progress = params.message;
+}
+
 function patchUpdated(thread, params) {
   const item = growing(thread, params, 'fileChange');
   if (item) item.raw = { ...item.raw, changes: params.changes };
@@ -195,6 +242,14 @@ function failed(thread, { turnId, error, willRetry }) {
   addNotice(thread, turnId, { kind: willRetry ? 'retry' : 'error', text: error.message });
 }
 
+/** Who answered a question about an item, in words. */
+export function noteAnswer(thread, { turnId, itemId }, text, elsewhere) {
+  thread.answers.set(itemId, text);
+  const item = thread.byId.get(turnId)?.items.get(itemId);
+  if (item) Object.assign(item, { answer: text, version: item.version + 1 });
+  if (elsewhere && thread.byId.has(turnId)) addNotice(thread, turnId, { kind: 'answer', text });
+}
+
 function statusChanged(thread, { status }) {
   thread.waiting = Boolean(status.activeFlags?.includes('waitingOnApproval'));
   const turn = thread.waiting ? undefined : runningTurn(thread);
@@ -206,6 +261,7 @@ function statusChanged(thread, { status }) {
 const FOLDS = {
   'turn/started': startTurn,
   'turn/completed': endTurn,
+  'turn/plan/updated': planUpdated,
   'item/started': startItem,
   'item/completed': completeItem,
   'item/agentMessage/delta': grows('agentMessage'),
@@ -215,7 +271,10 @@ const FOLDS = {
   'item/reasoning/summaryPartAdded': nextPart,
   'item/commandExecution/outputDelta': grows('commandExecution', 'output'),
   'item/fileChange/patchUpdated': patchUpdated,
+  'item/mcpToolCall/progress': progressed,
   'thread/status/changed': statusChanged,
+  'thread/tokenUsage/updated': (thread, { tokenUsage }) => Object.assign(thread, { usage: tokenUsage }),
+  'thread/name/updated': (thread, { threadName }) => Object.assign(thread, { name: threadName ?? '' }),
   error: failed,
   warning: (thread, { message }) => warn(thread, message),
 };

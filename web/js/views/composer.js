@@ -3,10 +3,9 @@
 import { el, icon } from '../dom.js';
 
 export class Composer {
-  /** `send(text)` takes the text, or returns false if it can't now; `save(text)` keeps a draft. */
-  constructor({ label, example = label, send, save = () => {}, draft = '' }) {
-    this.send = send;
-    this.save = save;
+  /** `send(text)` takes the text, or returns false if it can't now; `save(text)` keeps a draft; `up()`: ↑ when empty. */
+  constructor({ label, example = label, send, save = () => {}, up = () => {}, draft = '' }) {
+    Object.assign(this, { send, save, up });
     this.area = el('textarea', {
       rows: '1', 'aria-label': label, placeholder: example, dir: 'auto', autocomplete: 'off', enterkeyhint: 'send',
       oninput: () => this.#changed(), onkeydown: (event) => this.#key(event),
@@ -17,7 +16,8 @@ export class Composer {
       event.preventDefault();
       this.submit();
     };
-    const field = el('div', { class: 'field' }, this.area, this.button);
+    const press = (event) => event.target === event.currentTarget && this.focus();
+    const field = el('div', { class: 'field', onclick: press }, this.area, this.button);
     this.node = el('form', { class: 'composer', onsubmit: submit }, this.why, field);
     this.set(draft);
   }
@@ -72,7 +72,9 @@ export class Composer {
   }
 
   #key(event) {
-    if (event.key !== 'Enter' || event.shiftKey || event.ctrlKey || event.metaKey || event.isComposing) return;
+    if (event.isComposing) return;
+    if (event.key === 'ArrowUp' && !this.text && !event.shiftKey && this.up()) event.preventDefault();
+    if (event.key !== 'Enter' || event.shiftKey || event.ctrlKey || event.metaKey) return;
     event.preventDefault();
     this.submit();
   }

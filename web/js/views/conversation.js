@@ -1,29 +1,34 @@
-// One session: header, connection line, conversation, approvals, composer.
+// One session: header, connection line, conversation, questions, queue, composer.
 
-import { el, icon, onceAFrame, setAttr, setText } from '../dom.js';
+import { isOpen, openMenu } from '../dialog.js';
+import { el, iconButton, onceAFrame, setAttr, setText } from '../dom.js';
 import * as keep from '../keep.js';
+import { sessionUrl } from '../routes.js';
 import { nameOf } from '../sessions.js';
 import { Talk } from '../talk.js';
-import { connectionWords, stateWords } from '../words.js';
+import { connectionWords, stateWords, usageWords } from '../words.js';
 import { Cards } from './cards.js';
 import { Composer } from './composer.js';
 import { Log } from './log.js';
+import { Trouble } from './trouble.js';
+import { Waiting } from './waiting.js';
 
 const TOUCH = matchMedia('(pointer: coarse)');
 const ABOUT_AGENT = 'Say what you want done. What the agent may not run by itself, it asks for here first.';
 const ABOUT_DEMO = 'This is the built-in demo agent, without a model: it repeats what you say. Or try one of these:';
 const TRY = { demo: ['slow 30 0.2', 'run: ls -la', 'big 5000', 'fail'] };
 
-/** Show a session. `state` is {app, session, thread, menu}; `menu` is the button that opens the list on a phone. */
+/** Show a session. `state` is {app, parts: [session, thread], menu}; `menu` is the button that opens the list on a phone. */
 export function mount(root, state) {
   return new Conversation(root, state);
 }
 
 class Conversation {
-  constructor(root, { app, session, thread, menu }) {
+  constructor(root, { app, parts: [session, thread = null], menu }) {
     Object.assign(this, { app, session, root, tab: keep.tab(session) });
     this.draw = onceAFrame(() => this.#draw());
     this.talk = new Talk(session, this.#events(), thread);
+    this.draftOf = this.#draftKey();
     this.#build(menu);
     this.unwatch = app.sessions.watch(this.draw);
     this.key = (event) => this.#key(event);
@@ -49,39 +54,100 @@ class Conversation {
   // -- what is there
 
   #build(menu) {
-    this.title = el('h1');
-    this.about = el('span', { class: 'about' });
-    const interrupt = () => this.talk.interrupt();
-    const square = el('span', { class: 'square' });
-    this.stop = el('button', { class: 'stop', type: 'button', onclick: interrupt }, square, 'Stop');
-    this.line = el('div', { class: 'line', role: 'status' });
-    this.trouble = el('p', { class: 'trouble', role: 'alert', hidden: true });
+    const { talk } = this;
     this.empty = el('div', { class: 'empty', hidden: true });
-    this.log = new Log(this.empty);
+    this.log = new Log(this.empty, { older: () => talk.loadOlder(), again: (text) => this.#write(text) });
     this.log.column.prepend(this.empty);
-    this.cards = new Cards(this.talk, () => !TOUCH.matches && this.composer.focus());
+    this.trouble = new Trouble(this.session, talk);
+    this.cards = new Cards(talk, () => !TOUCH.matches && this.composer.focus());
     this.composer = new Composer({
-      label: 'Say something…', draft: this.tab.get('draft') ?? '', send: (text) => this.#send(text),
-      save: (text) => this.tab.set('draft', text || null),
+      label: 'Say something…', draft: this.#drafts()[this.#draftKey()] ?? '', send: (text) => this.#send(text),
+      save: (text) => this.#saveDraft(text), up: () => this.waiting.editLast(),
     });
+    this.waiting = new Waiting(talk, (text) => this.#write(text));
+    const bottom = el('div', { class: 'bottom' }, this.cards.node, this.waiting.node, this.composer.node);
+    this.root.replaceChildren(this.#header(menu), this.#line(), this.trouble.node, this.log.node, bottom);
+  }
+
+  #header(menu) {
+    this.title = el('h1', { dir: 'auto' });
+    this.about = el('span', { class: 'about' });
+    const square = el('span', { class: 'square' });
+    this.stop = el('button', { class: 'stop', type: 'button', onclick: () => this.talk.interrupt() }, square, el('span', {}, 'Stop'));
+    const talks = iconButton('talks', 'Conversations', () => this.#threads());
+    const more = iconButton('more', 'More', () => this.#menu(more), { 'aria-haspopup': 'menu' });
     const names = el('div', { class: 'names' }, this.title, this.about);
-    const header = el('header', { class: 'bar' }, menu, names, this.stop);
-    const bottom = el('div', { class: 'bottom' }, this.cards.node, this.composer.node);
-    this.root.replaceChildren(header, this.line, this.trouble, this.log.node, bottom);
+    return el('header', { class: 'bar' }, menu, names, talks, more, this.stop);
+  }
+
+  #line() {
+    this.said = el('span', {});
+    this.usage = el('span', { class: 'usage' });
+    this.line = el('div', { class: 'line', role: 'status' }, this.said, this.usage);
+    return this.line;
+  }
+
+  #menu(button) {
+    const actions = () => import('./session_actions.js');
+    const { app, session } = this;
+    const named = () => app.sessions.get(session);
+    openMenu(button, [
+      { icon: 'plus', text: 'New conversation', run: () => this.#go('new') },
+      { icon: 'talks', text: 'Conversations…', run: () => this.#threads() },
+      { icon: 'edit', text: 'Rename session…', run: async () => (await actions()).rename(app, session, named()) },
+      { icon: 'log', text: 'Runtime log…', run: async () => (await actions()).showLog(session) },
+      { icon: 'restore', text: 'Restart agent…', run: async () => (await actions()).restart(session) },
+      { icon: 'trash', text: 'Delete session…', danger: true, run: async () => (await actions()).remove(app, session, named()) },
+    ]);
+  }
+
+  async #threads() {
+    const { show } = await import('./threads.js');
+    show(this.talk, (thread) => this.#go(thread));
+  }
+
+  #go(thread) {
+    const url = sessionUrl(this.session, thread);
+    if (location.hash === url) this.app.follow('', true);
+    else location.hash = url;
   }
 
   #teach(agent) {
     if (this.taught === agent) return;
     this.taught = agent;
-    const button = (text) => el('button', { type: 'button', onclick: () => this.#try(text) }, text);
+    const button = (text) => el('button', { type: 'button', onclick: () => this.#write(text) }, text);
     const tries = el('div', { class: 'tries' }, (TRY[agent] ?? []).map(button));
     const about = agent === 'demo' ? ABOUT_DEMO : ABOUT_AGENT;
     this.empty.replaceChildren(el('h2', {}, 'Nothing said yet'), el('p', {}, about), tries);
   }
 
-  #try(text) {
-    this.composer.set(text);
+  #write(text) {
+    this.composer.set(this.composer.text ? `${this.composer.text}\n\n${text}` : text);
     this.composer.focus();
+  }
+
+  // -- drafts: one for each thread
+
+  #drafts() {
+    return this.tab.get('drafts') ?? {};
+  }
+
+  #draftKey() {
+    return this.talk.thread.id ?? 'new';
+  }
+
+  #saveDraft(text) {
+    this.tab.set('drafts', { ...this.#drafts(), [this.#draftKey()]: text || undefined });
+  }
+
+  /** It is known now which thread this is. */
+  #shown(thread) {
+    const { text } = this.composer;
+    const kept = this.#drafts()[thread ?? 'new'];
+    if (text && thread && this.draftOf === 'new') this.tab.set('drafts', { ...this.#drafts(), new: undefined, [thread]: text });
+    else if (!text && kept) this.composer.set(kept);
+    this.draftOf = this.#draftKey();
+    if (thread) this.app.replaceUrl(sessionUrl(this.session, thread));
   }
 
   // -- what happens
@@ -89,6 +155,7 @@ class Conversation {
   #events() {
     return {
       changed: () => this.draw(),
+      shown: (thread) => this.#shown(thread),
       giveBack: (text, why) => this.composer.giveBack(text, why),
       takeBack: (text) => this.composer.takeBack(text),
       turnEnded: () => this.app.sessions.refresh(),
@@ -110,8 +177,10 @@ class Conversation {
       this.composer.note(waits ? 'Not connected. Your text stays here.' : 'Sent as soon as the session is open.');
       return false;
     }
-    this.talk.send(text);
+    if (this.talk.busy) this.talk.queue.add(text);
+    else this.talk.send(text);
     this.log.toEnd();
+    this.draw();
     return true;
   }
 
@@ -124,11 +193,17 @@ class Conversation {
   }
 
   #key(event) {
-    const { first } = this.cards;
-    if (event.isComposing || event.defaultPrevented) return;
-    if (event.key === 'Escape' && first) this.talk.decide(first, 'decline');
-    else if (event.key === 'Escape') this.talk.interrupt();
-    else if (event.key === 'Enter' && (event.ctrlKey || event.metaKey) && first) this.talk.decide(first, 'accept');
+    if (event.isComposing || event.defaultPrevented || isOpen()) return;
+    if (event.key === 'Escape') this.#escape();
+    else if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) this.cards.acceptFirst();
+  }
+
+  /** Who is writing means to leave the field first. */
+  #escape() {
+    const writing = document.activeElement;
+    if (/^(TEXTAREA|INPUT|SELECT)$/.test(writing?.tagName) && writing.value) writing.blur();
+    else if (this.cards.first) this.cards.declineFirst();
+    else this.talk.interrupt();
   }
 
   // -- drawing
@@ -136,26 +211,44 @@ class Conversation {
   /** Whether time alone changes what is shown. */
   #ticks() {
     const { running, status } = this.talk;
-    return running || status.replayed || status.state === 'waiting';
+    return running || status.replayed || status.state === 'waiting' || this.cards.ticks;
   }
 
   #draw() {
     const { talk } = this;
     const session = this.app.sessions.get(this.session);
-    const words = connectionWords(talk.status);
     setText(this.title, session ? nameOf(session) : 'Session');
-    setText(this.about, session ? `${session.agent} · ${this.#state(session)}` : '');
-    setText(this.line, words.text);
-    setAttr(this.line, 'data-tone', words.tone);
-    this.stop.disabled = !talk.running || !talk.connection.live || talk.stopping === talk.running.id;
-    this.#drawTrouble();
+    setText(this.about, session ? this.#aboutWords(session) : '');
+    this.#drawLine();
+    this.#drawStop();
+    this.trouble.draw();
     this.#teach(session?.agent);
     this.log.draw(talk);
     this.cards.draw();
+    this.waiting.draw();
     document.title = `${talk.requests.size ? '(!) ' : ''}${this.title.textContent} · Argus`;
     if (this.offline && this.talk.connection.live) this.composer.note('');
     this.offline &&= !this.talk.connection.live;
     this.#sendFirst();
+  }
+
+  #aboutWords(session) {
+    const model = this.talk.model === session.agent ? '' : this.talk.model;
+    return [this.talk.thread.name, session.agent, model, this.#state(session)].filter(Boolean).join(' · ');
+  }
+
+  #drawLine() {
+    const words = connectionWords(this.talk.status);
+    setText(this.said, words.text);
+    setText(this.usage, usageWords(this.talk.thread.usage));
+    setAttr(this.line, 'data-tone', words.tone);
+  }
+
+  #drawStop() {
+    const { running, stopping, connection } = this.talk;
+    const isStopping = Boolean(running) && stopping === running.id;
+    this.stop.disabled = !running || !connection.live || isStopping;
+    setText(this.stop.lastChild, isStopping ? 'Stopping…' : 'Stop');
   }
 
   #state(session) {
@@ -163,14 +256,5 @@ class Conversation {
     const live = talk.requests.size ? 'waiting' : talk.running ? 'working' : talk.runtime.state;
     this.app.sessions.setLive(this.session, live);
     return stateWords(live || session.state)[1];
-  }
-
-  #drawTrouble() {
-    const { state, reason } = this.talk.runtime;
-    const what = { restarting: 'The agent is being restarted', failed: 'The agent could not be kept running' }[state];
-    const todo = state === 'failed' ? ' It is tried again from time to time; what you write stays here.' : '';
-    const text = what ? `${what}${reason ? `: ${reason}` : ''}.${todo}` : reason;
-    this.trouble.hidden = !text;
-    setText(this.trouble, text);
   }
 }

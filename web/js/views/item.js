@@ -1,16 +1,20 @@
 // One item of a turn: a message, or a tool's work folded to one line.
 
 import { el, icon, setAttr, setText } from '../dom.js';
-import { counts, describe } from '../words.js';
+import { markdown } from '../markdown.js';
+import { describe, pick, textIn } from '../words.js';
+import { inside, pictures } from './inside.js';
 
 /** Text that grows. Appends where it can, so that a selection survives and long answers stay cheap. */
 function growingText(node) {
-  const text = document.createTextNode('');
+  let text = null;
   let shown = '';
-  node.append(text);
   return (next) => {
-    if (next === shown) return;
-    if (next.startsWith(shown)) text.appendData(next.slice(shown.length));
+    if (next === shown && text?.isConnected) return;
+    if (text?.parentNode !== node) {
+      text = document.createTextNode(next);
+      node.replaceChildren(text);
+    } else if (next.startsWith(shown)) text.appendData(next.slice(shown.length));
     else text.data = next;
     shown = next;
   };
@@ -18,38 +22,53 @@ function growingText(node) {
 
 function userMessage() {
   const body = el('div', { class: 'bubble' });
-  const node = el('div', { class: 'said' }, el('span', { class: 'unseen' }, 'You said: '), body);
-  return { node, update: (item) => setText(body, item.text) };
+  const images = el('div', { class: 'pictures' });
+  const node = el('div', { class: 'said' }, el('span', { class: 'unseen' }, 'You said: '), images, body);
+  const update = (item) => {
+    body.hidden = !item.text;
+    setText(body, item.text);
+    images.replaceChildren(...pictures(item.raw.content));
+  };
+  return { node, update };
 }
 
-function agentMessage() {
+/** Plain while it grows; Markdown once it is complete, on the same grid of lines, so that little moves. */
+function agentMessage({ place }) {
   const missing = el('p', { class: 'quiet', hidden: true }, 'The beginning of this answer comes when it is complete.');
   const body = el('div', { class: 'answer' });
   const write = growingText(body);
+  let drawn = null; // the text that is there as Markdown
   const update = (item) => {
     missing.hidden = !item.headless;
+    if (item.text === drawn) return;
+    body.classList.remove('md');
     write(item.text);
+    if (item.done && !item.cut) markdown(item.text, (made) => item.text !== drawn && place(() => draw(item.text, made)));
+  };
+  const draw = (text, made) => {
+    drawn = text;
+    body.replaceChildren(made);
+    body.classList.add('md');
   };
   return { node: el('div', {}, el('span', { class: 'unseen' }, 'The agent said: '), missing, body), update };
 }
 
 function noticeLine() {
   const node = el('p', { class: 'notice', dir: 'auto' });
-  return {
-    node,
-    update: (item) => {
-      node.dataset.kind = item.kind;
-      setText(node, item.text);
-    },
+  const update = (item) => {
+    node.dataset.kind = item.kind;
+    setText(node, item.text);
   };
+  return { node, update };
 }
 
-/** A fold: one line, and what `fill(body, item)` makes of the item once it is opened. */
+/** A fold: one line, and what `inside(item)` makes of the item once it is opened. */
 function fold() {
   const [sign, verb, result] = ['sign', 'verb', 'result'].map((name) => el('span', { class: name }));
-  const target = el('code');
+  const target = el('span', { class: 'target', dir: 'auto' });
   const body = el('div', { class: 'inside' });
-  const node = el('details', { class: 'fold' }, el('summary', {}, sign, verb, target, result), body);
+  const chevron = el('span', { class: 'chevron' }, icon('chevron'));
+  const node = el('details', { class: 'fold' }, el('summary', {}, sign, verb, target, result, chevron), body);
   let last = null;
   let drawn = '';
   const fill = () => node.open && last && body.replaceChildren(...inside(last));
@@ -60,60 +79,30 @@ function fold() {
     if (drawn !== words.icon) sign.replaceChildren(icon(words.icon));
     drawn = words.icon;
     setText(verb, words.verb);
-    setText(target, words.target ?? '');
+    setText(target, textIn(words.target).slice(0, 400));
+    target.classList.toggle('mono', !words.prose);
     setText(result, words.result ?? '');
-    setAttr(node, 'data-state', item.done ? (words.bad ? 'bad' : 'done') : 'running');
+    setAttr(node, 'data-state', item.done ? (words.bad ? 'bad' : 'done') : item.waits ? 'waits' : 'running');
     fill();
   };
   return { node, update };
 }
 
-const block = (label, text, kind = '') =>
-  text ? [el('p', { class: 'caption' }, label), el('pre', { class: kind, tabindex: '0', dir: 'auto' }, text)] : [];
-
-const pretty = (value) => (typeof value === 'string' ? value : JSON.stringify(value, null, 2));
-
-const INSIDE = {
-  commandExecution: ({ raw, output }) => [
-    ...block(`In ${raw.cwd ?? 'its workspace'}`, raw.command),
-    ...block('Output', output),
-  ],
-  fileChange: ({ raw }) => (raw.changes ?? []).flatMap(changeBlock),
-  mcpToolCall: ({ raw }) => [
-    ...block('Arguments', pretty(raw.arguments ?? {})),
-    ...block('Result', raw.result ? pretty(raw.result) : ''),
-    ...block('Error', raw.error ? pretty(raw.error.message ?? raw.error) : ''),
-  ],
-  reasoning: ({ text }) => [el('div', { class: 'answer quiet' }, text || 'Nothing of it was shown.')],
-};
-
-function inside(item) {
-  const make = INSIDE[item.type];
-  return make ? make(item) : block('Details', pretty(item.raw));
+/** A picture that the agent made is shown at once; a plan is open from the start. */
+function opened() {
+  const view = fold();
+  view.node.open = true;
+  return view;
 }
 
-/** The name of a changed file, its counts, its diff with coloured lines. */
-export function changeBlock(change) {
-  const { added, removed } = counts(change);
-  const verb = { add: 'New', delete: 'Deleted' }[change.kind?.type] ?? 'Changed';
-  const lines = (change.diff ?? '').replace(/\n$/, '').split('\n').map((line) => diffLine(change.kind?.type, line));
-  return [
-    el('p', { class: 'caption' }, `${verb} `, el('code', {}, change.path), ` +${added} −${removed}`),
-    el('pre', { class: 'diff', tabindex: '0' }, lines),
-  ];
-}
+const MAKE = { userMessage, agentMessage, plan: agentMessage, notice: noticeLine, imageGeneration: opened, planSteps: opened };
 
-function diffLine(kind, line) {
-  const added = kind === 'add' || (kind !== 'delete' && line.startsWith('+') && !line.startsWith('+++'));
-  const removed = kind === 'delete' || (kind !== 'add' && line.startsWith('-') && !line.startsWith('---'));
-  return el('span', { class: added ? 'added' : removed ? 'removed' : '' }, `${line}\n`);
-}
-
-const MAKE = { userMessage, agentMessage, plan: agentMessage, notice: noticeLine };
-
-/** A view of an item: {node, update(item)}. It draws only what changed. */
-export function itemView(item) {
-  const view = (MAKE[item.type] ?? fold)();
+/**
+ * A view of an item: {node, update(item)}. It draws only what changed. `place(change)` changes the page without moving
+ * what is being read.
+ */
+export function itemView(item, place) {
+  const view = (pick(MAKE, item.type) ?? fold)({ place });
   let version = -1;
   view.node.dataset.item = item.type;
   return {
@@ -121,7 +110,11 @@ export function itemView(item) {
     update: (next) => {
       if (next.version === version && next.done) return;
       version = next.version;
-      view.update(next);
+      try {
+        view.update(next);
+      } catch (error) { // a field of another type than the protocol says: this item only
+        view.node.replaceChildren(el('p', { class: 'notice' }, `This step could not be shown: ${error.message}`));
+      }
     },
   };
 }

@@ -1,80 +1,73 @@
-// The list of sessions, with deletion confirmed in place.
+// The list of sessions: state, name, last activity; a filter when there are many; rename and delete in a menu.
 
-import { el, icon, keyed, setAttr, setText } from '../dom.js';
+import { openMenu } from '../dialog.js';
+import { el, iconButton, keyed, setAttr, setText } from '../dom.js';
+import { sessionUrl } from '../routes.js';
 import { nameOf } from '../sessions.js';
 import { ago, stateWords } from '../words.js';
+
+const FILTER_FROM = 8; // with fewer there is nothing to look for
+
+/** Sessions whose name, agent or state has all these words in it. */
+export function matching(sessions, query, stateOf) {
+  const words = query.toLowerCase().split(/\s+/).filter(Boolean);
+  const text = (session) => `${nameOf(session)} ${session.agent} ${stateWords(stateOf(session))[1]}`.toLowerCase();
+  return sessions.filter((session) => words.every((word) => text(session).includes(word)));
+}
 
 /** Show the list. `state` is {app, current()}: which session is open. */
 export function mount(root, { app, current }) {
   const box = el('ul', { class: 'sessions' });
-  const none = el('p', { class: 'quiet', hidden: true });
-  root.replaceChildren(box, none);
-  const asking = { id: null };
+  const none = el('p', { class: 'quiet', role: 'status', hidden: true });
+  const filter = el('input', {
+    type: 'search', class: 'filter', 'aria-label': 'Filter sessions', placeholder: 'Filter sessions', autocomplete: 'off',
+    hidden: true, oninput: () => draw(),
+  });
+  root.replaceChildren(filter, none, box);
   const draw = () => {
     const { all, error } = app.sessions;
-    const rows = (all ?? []).map((session) => ({ session, asks: asking.id === session.sessionId, open: current() }));
-    keyed(box, rows, (row) => row.session.sessionId, () => rowView(app, asking, draw));
-    none.hidden = Boolean(all?.length) && !error;
-    setText(none, error || (all ? 'No sessions yet.' : 'Loading…'));
+    filter.hidden = (all?.length ?? 0) < FILTER_FROM;
+    const found = matching(all ?? [], filter.hidden ? '' : filter.value, (session) => app.sessions.live(session));
+    keyed(box, found, (session) => session.sessionId, () => rowView(app, current));
+    none.hidden = Boolean(found.length) && !error;
+    setText(none, error ? problem(error, all) : !all ? 'Loading…' : all.length ? 'None has that in its name.' : 'No sessions yet.');
   };
   const unwatch = app.sessions.watch(draw);
   draw();
   return { draw, unmount: unwatch };
 }
 
-function rowView(app, asking, draw) {
+const problem = (error, all) => `${error} ${all?.length ? 'This is the list as it was.' : ''} It is asked again every few seconds.`;
+
+function rowView(app, current) {
   const [dot, state, name, when] = ['dot', 'unseen', 'name', 'when'].map((kind) => el('span', { class: kind }));
   name.dir = 'auto';
   const link = el('a', {}, dot, state, name, when);
-  const trash = el('button', { class: 'bare', type: 'button', title: 'Delete' }, icon('trash'));
-  const yes = el('button', { class: 'danger', type: 'button' }, 'Delete');
-  const no = el('button', { type: 'button' }, 'Keep');
-  const why = el('p', {});
-  const confirm = el('div', { class: 'confirm', role: 'group', 'aria-label': 'Confirm' }, why, el('div', {}, yes, no));
-  confirm.hidden = true;
-  const node = el('li', {}, el('div', { class: 'row' }, link, trash), confirm);
-  const ask = (id) => {
-    asking.id = id;
-    draw();
-  };
-  trash.onclick = () => {
-    ask(node.dataset.id);
-    no.focus();
-  };
-  no.onclick = () => {
-    ask(null);
-    trash.focus();
-  };
-  confirm.onkeydown = (event) => {
-    if (event.key !== 'Escape') return;
-    event.preventDefault();
-    no.onclick();
-  };
-  yes.onclick = () => remove(app, node.dataset.id, { yes, why }, () => ask(null));
-  const update = ({ session, asks, open }) => {
+  const more = iconButton('more', '', () => openMenu(more, entries(app, node.dataset.id)), { 'aria-haspopup': 'menu' });
+  const node = el('li', { class: 'row' }, link, more);
+  const update = (session) => {
     const [shape, words] = stateWords(app.sessions.live(session));
+    const called = nameOf(session);
     node.dataset.id = session.sessionId;
-    link.href = `#/s/${session.sessionId}`;
-    setAttr(link, 'aria-current', open === session.sessionId ? 'page' : null);
-    setAttr(trash, 'aria-label', `Delete ${nameOf(session)}`);
+    setAttr(link, 'href', sessionUrl(session.sessionId));
+    setAttr(link, 'aria-current', current() === session.sessionId ? 'page' : null);
+    setAttr(more, 'aria-label', `Actions for ${called}`);
+    setAttr(more, 'title', 'Rename, delete');
     dot.dataset.shape = shape;
-    setAttr(dot, 'title', session.reason ? `${words}: ${session.reason}` : words);
+    setAttr(link, 'title', [called, words, session.reason].filter(Boolean).join(' · '));
     setText(state, `${words}: `);
-    setText(name, nameOf(session));
+    setText(name, called);
     setText(when, ago(session.lastActiveAtMs));
-    if (confirm.hidden && asks) setText(why, 'Delete this session? Its agent is ended.');
-    confirm.hidden = !asks;
   };
   return { node, update };
 }
 
-async function remove(app, id, { yes, why }, done) {
-  yes.disabled = true;
-  try {
-    await app.sessions.remove(id);
-    done();
-  } catch (error) {
-    setText(why, error.message);
-  }
-  yes.disabled = false;
+function entries(app, id) {
+  const actions = () => import('./session_actions.js');
+  const session = () => app.sessions.get(id);
+  return [
+    { icon: 'edit', text: 'Rename…', run: async () => (await actions()).rename(app, id, session()) },
+    { icon: 'log', text: 'Runtime log…', run: async () => (await actions()).showLog(id) },
+    { icon: 'trash', text: 'Delete…', danger: true, run: async () => (await actions()).remove(app, id, session()) },
+  ];
 }
