@@ -82,7 +82,6 @@ def main() -> int:
             f"| {what} | {seconds * 1000:.0f} ms | {budget * 1000:.0f} ms | {'ok' if seconds <= budget else 'over'} |"
         )
 
-
     return 0 if all(seconds <= budget for _, seconds, budget in rows) else 1
 
 
