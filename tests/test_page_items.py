@@ -253,7 +253,11 @@ def test_texts_of_an_attacker_stay_texts_wherever_they_are(open_tab: OpenTab, wi
     expect(tab.page.get_by_role("dialog")).to_contain_text("onerror")
     tab.page.keyboard.press("Escape")
     unhurt(tab)
-    tab.page.reload()  # the same from the history
+    title = {"title": '<img src=x onerror="window.hurt=1">'}
+    assert tab.gateway.api("PATCH", f"/sessions/{tab.session}", json=title).ok
+    tab.page.reload()  # the same from the history, with names of a session and of a model that hurt
+    expect(tab.page.get_by_role("heading", level=1)).to_contain_text("onerror", timeout=WAIT_MS)
+    expect(tab.page.locator(".about")).to_contain_text("onerror", timeout=WAIT_MS)
     expect(tab.page.locator(".turn-end, [data-item=commandExecution]").last).to_be_visible(timeout=WAIT_MS)
     unhurt(tab)
 

@@ -154,7 +154,8 @@ class Server:
         return {"thread": self.thread(id), "model": "scene-model-1"}
 
     def thread_resume(self, params):
-        return {"thread": self.thread(params["threadId"]), "model": "scene-model-1"}
+        named = self.names.get(params["threadId"])
+        return {"thread": self.thread(params["threadId"]), "model": named or "scene-model-1"}
 
     def thread_list(self, params):
         return {"data": [self.thread(id) for id in reversed(self.threads)], "nextCursor": None}

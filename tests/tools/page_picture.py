@@ -6,8 +6,11 @@ Usage: .venv/bin/python tests/tools/page_picture.py
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -15,7 +18,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from browser import Tab, chromium, tabs  # noqa: E402
 from playwright.sync_api import expect  # noqa: E402
-from support import Gateway, running  # noqa: E402
+from support import Gateway  # noqa: E402
 
 MOST_BYTES = 120_000
 OTHERS = ["Why does the nightly backup fail?", "Water the north bed", "Tidy up the photo archive"]
@@ -27,6 +30,20 @@ SAID = """Three of the four sensors answer:
 
 The silent one is `east`. Its log ends on Tuesday, so I would look at the cable first."""
 COMMAND = "run: tail -n 2 sensors/east.log && ls -l sensors"
+
+
+@contextlib.contextmanager
+def at_home() -> Iterator[Gateway]:
+    """A gateway whose home has a name that can be shown."""
+    gateway = Gateway()
+    gateway.home.rmdir()
+    gateway.home = Path(tempfile.gettempdir()) / "argus"
+    gateway.home.mkdir()
+    gateway.log = gateway.home / "gateway.log"
+    try:
+        yield gateway.start()
+    finally:
+        gateway.close()
 
 
 def prepare(gateway: Gateway) -> None:
@@ -55,7 +72,7 @@ def converse(tab: Tab) -> None:
 
 
 def main() -> None:
-    with running() as gateway, chromium() as browser, tabs(browser, gateway, "picture") as open_tab:
+    with at_home() as gateway, chromium() as browser, tabs(browser, gateway, "picture") as open_tab:
         prepare(gateway)
         tab = open_tab(viewport={"width": 1440, "height": 900}, color_scheme="light", reduced_motion="reduce").sign_in()
         converse(tab)
