@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import json
 import os
 import re
@@ -16,8 +17,10 @@ from typing import Any
 
 from app.errors import StartRefused
 
-# Variables that begin with ARGUS_ and belong to the tests or the launcher, not to the gateway.
-NOT_SETTINGS = re.compile(r"ARGUS_TEST_\w+|ARGUS_RUN_ID")
+# Variables that begin with ARGUS_ and belong to the tests, the launcher or docker-compose.yml, not to the gateway.
+NOT_SETTINGS = re.compile(r"ARGUS_TEST_\w+|ARGUS_RUN_ID|ARGUS_RUNTIME_INSTALL_CMD|ARGUS_\w+_BASE_IMAGE|ARGUS_WEB_PORT")
+
+MEMORY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([bkmgt]?)(?:(?<=[kmgt])i?b)?\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,48 @@ def _secret(text: str) -> str:
 
 def _items(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _memory(text: str) -> int | None:
+    """Bytes: a number with an optional unit (b, k, kb, kib, m, ... t), powers of 1024. None for an empty text."""
+    if not text:
+        return None
+    found = MEMORY.fullmatch(text)
+    value = int(float(found[1]) * 1024 ** "bkmgt".index(found[2].lower() or "b")) if found else 0
+    if not 0 < value < 2**63:
+        raise ValueError
+    return value
+
+
+def _cpus(text: str) -> float | None:
+    value = float(text) if text else None
+    if value is not None and not 0 < value <= 1024:
+        raise ValueError
+    return value
+
+
+def _pids(text: str) -> int | None:
+    value = int(text) if text else None
+    if value is not None and not 0 < value <= 2**22:
+        raise ValueError
+    return value
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", text):
+        raise ValueError
+    return text
+
+
+def _paths(text: str) -> tuple[Path, ...]:
+    return tuple(_path(item) for item in _items(text))
+
+
+def _subnets(text: str) -> ipaddress.IPv4Network:
+    network = ipaddress.IPv4Network(text)
+    if not 8 <= network.prefixlen <= 24:
+        raise ValueError
+    return network
 
 
 def _upstreams(text: str) -> dict[str, dict[str, Any]]:
@@ -96,7 +141,14 @@ def choice(*words: str) -> Kind:
 TEXT = Kind("any text", str.strip)
 SECRET = Kind("at least 8 characters without blanks; treat it as a password", _secret)
 PATH = Kind("an absolute path, or one that begins with ~", _path)
+MAYBE_PATH = Kind(PATH.allowed, lambda text: _path(text) if text else None)
+PATHS = Kind("a comma-separated list of absolute paths", _paths)
 ITEMS = Kind("a comma-separated list", _items)
+NAME = Kind("a name of letters, digits, `.`, `_` and `-`", _name)
+CPUS = Kind("a number above 0", _cpus)
+MEMORY_SIZE = Kind("a number above 0 with an optional unit: b, k, m, g or t, also as kb or kib", _memory)
+PIDS = Kind("a whole number above 0", _pids)
+SUBNETS = Kind("a private IPv4 network from /8 to /24", _subnets)
 UPSTREAMS = Kind('a JSON object {"name": {"host", "port", "bridge", "secret"}}', _upstreams)
 
 
@@ -127,9 +179,68 @@ class Settings:
     )
     provision_mode: str = setting(
         "ARGUS_PROVISION_MODE",
-        choice("process", "static"),
+        choice("process", "docker", "static"),
         "process",
-        "How runtimes are made. process: on this machine; static: somebody else runs them.",
+        "How runtimes are made. process: on this machine; docker: a container each; static: somebody else runs them.",
+    )
+    workspace: Path | None = setting(
+        "ARGUS_WORKSPACE_HOST_PATH", MAYBE_PATH, "", "docker: where all sessions work, instead of <home>/workspace."
+    )
+    docker_url: str = setting(
+        "DOCKER_HOST",
+        TEXT,
+        "unix:///var/run/docker.sock",
+        "docker: where the engine is, as Docker's own tools read it.",
+    )
+    runtime_image: str = setting("ARGUS_RUNTIME_IMAGE", TEXT, "argus-runtime", "docker: image of new containers.")
+    docker_network: str = setting(
+        "ARGUS_DOCKER_NETWORK",
+        NAME,
+        "argus-net",
+        "docker: network of the containers; this one is made, another must exist.",
+    )
+    container_prefix: str = setting(
+        "ARGUS_CONTAINER_PREFIX", NAME, "argus-session", "docker: a container is called <prefix>-<session>."
+    )
+    hardening: str = setting(
+        "ARGUS_RUNTIME_HARDENING",
+        choice("off", "default", "strict"),
+        "default",
+        "docker: what holds a container's programs back; docs/security.md says what each level stops.",
+    )
+    runtime_cpus: float | None = setting("ARGUS_RUNTIME_CPUS", CPUS, "", "docker: CPUs of a container; empty: all.")
+    runtime_memory: int | None = setting(
+        "ARGUS_RUNTIME_MEM_LIMIT",
+        MEMORY_SIZE,
+        "",
+        "docker: memory of a container; empty: 512m, with hardening off all.",
+    )
+    runtime_memswap: int | None = setting(
+        "ARGUS_RUNTIME_MEMSWAP_LIMIT", MEMORY_SIZE, "", "docker: memory and swap together; empty: no swap."
+    )
+    runtime_pids: int | None = setting(
+        "ARGUS_RUNTIME_PIDS_LIMIT",
+        PIDS,
+        "",
+        "docker: processes of a container; empty: 256, with hardening off any number.",
+    )
+    runtime_tmp: int | None = setting(
+        "ARGUS_RUNTIME_TMP_LIMIT", MEMORY_SIZE, "256m", "docker: size of /tmp, which is memory; not with hardening off."
+    )
+    runtime_subnets: ipaddress.IPv4Network = setting(
+        "ARGUS_RUNTIME_SUBNETS",
+        SUBNETS,
+        "10.213.0.0/16",
+        "docker, strict: the networks of sessions, a /28 each, are cut from this.",
+    )
+    mount_allow: tuple[Path, ...] = setting(
+        "ARGUS_RUNTIME_MOUNT_ALLOW", PATHS, "", "docker: host folders that sessions may mount; empty: none."
+    )
+    idle_stop_s: float = setting(
+        "ARGUS_IDLE_STOP_S",
+        seconds(0, 31_536_000),
+        "0",
+        "A session that nobody has used for so long is stopped; the next message wakes it. 0: never.",
     )
     home_layout: str = setting(
         "ARGUS_HOME_LAYOUT",
@@ -216,7 +327,12 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         except (ValueError, TypeError):
             shown = "its value" if kind in (SECRET, UPSTREAMS) else repr(text)
             raise StartRefused(f"{name}: {shown} is not allowed; it must be {kind.allowed}.") from None
-    return Settings(**values)
+    made = Settings(**values)
+    if made.runtime_memswap and (made.runtime_memory or 0) > made.runtime_memswap:
+        raise StartRefused("ARGUS_RUNTIME_MEMSWAP_LIMIT must not be less than ARGUS_RUNTIME_MEM_LIMIT: it counts both.")
+    if made.runtime_memswap and not made.runtime_memory:
+        raise StartRefused("ARGUS_RUNTIME_MEMSWAP_LIMIT needs ARGUS_RUNTIME_MEM_LIMIT: it is memory and swap together.")
+    return made
 
 
 def unknown(environ: Mapping[str, str] | None = None) -> list[str]:

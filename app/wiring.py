@@ -13,6 +13,7 @@ from pathlib import Path
 from app import agents
 from app.errors import StartRefused
 from app.provisioners import Provisioner
+from app.provisioners.docker import DockerProvisioner
 from app.provisioners.process import ProcessProvisioner
 from app.provisioners.static import StaticProvisioner
 from app.services.auth import Auth
@@ -47,6 +48,8 @@ def provisioner(settings: Settings) -> Provisioner:
     if settings.provision_mode == "static":
         single = {"default": {"host": settings.tcp_host, "port": settings.tcp_port}}
         return StaticProvisioner(settings.upstreams or single)
+    if settings.provision_mode == "docker":
+        return DockerProvisioner(settings)
     limits = {"ring_bytes": settings.ring_bytes, "line_limit": settings.line_limit_bytes}
     environment = inherited_environment()
     return ProcessProvisioner(settings.home, settings.home_layout, environment, limits, settings.connect_timeout_s)

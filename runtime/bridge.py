@@ -36,6 +36,7 @@ INPUT_LINE = 64 << 20  # a longer line from the link ends it
 LEFTOVER = 64  # blocks read from a dead app-server's pipes, which its children may hold and go on to fill
 FAILED_AFTER = 5  # so many quick deaths in a row mean `failed`
 ASKED = ("asked for by the gateway", "plain link")  # ends that are nobody's fault
+OOM_COUNTS = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")  # as a container sees it
 IN, OUT = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
@@ -174,7 +175,9 @@ class AppServer:
             os.set_blocking(pipe.fileno(), False)
         self.input = Outbox(lambda data: os.write(self.stdin.fileno(), data))
         self.started, self.reason = time.monotonic(), None  # reason: why the bridge ends it
-        self.said = b""  # the end of its stderr
+        self.said, self.oom = b"", oom_kills()  # the end of its stderr
+        with contextlib.suppress(OSError), open(f"/proc/{self.process.pid}/oom_score_adj", "w") as file:
+            file.write("500")  # when memory is short it goes before the bridge, which can tell why
 
     def signal(self, number):
         """To its process group: to it and to the children that did not leave."""
@@ -195,6 +198,14 @@ def call(text):
     except (ValueError, AttributeError, RecursionError):
         return "", {}
     return method if isinstance(method, str) else "", params if isinstance(params, dict) else {}
+
+
+def oom_kills():
+    """How many processes the kernel has ended here because the container's memory was used up."""
+    for path in OOM_COUNTS:
+        with contextlib.suppress(OSError, ValueError, KeyError), open(path) as file:
+            return int(dict(text.split() for text in file)["oom_kill"])
+    return 0
 
 
 def bootstrap(workspace, templates):
@@ -415,6 +426,8 @@ class Bridge:
         self.app = None
         if time.monotonic() - app.started > self.config["quick_s"] or app.reason in ASKED:
             self.quick = 0
+        if code == -signal.SIGKILL and not app.reason and oom_kills() > app.oom:
+            app.reason = "runtime out of memory"
         said = app.said.decode("utf-8", "replace").strip()[-500:]
         self.died(app.reason or "exited", code if code >= 0 else None, -code if code < 0 else None, said)
 

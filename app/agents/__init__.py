@@ -23,15 +23,21 @@ class Choice:
 
 def command(name: str, settings: Settings) -> list[str] | str:
     """What starts the agent's app-server. Raises BadRequest for an agent that does not exist or is not installed."""
+    contained = settings.provision_mode == "docker"
     if name == "demo":
-        return demo.command()
+        return demo.CONTAINED if contained else demo.command()
     if name == "codex":
-        return codex.command(settings.runtime_cmd)
+        return (settings.runtime_cmd or codex.CONTAINED) if contained else codex.command(settings.runtime_cmd)
     raise BadRequest(f"there is no agent {name!r}; there are {', '.join(NAMES)}")
 
 
 def choose(settings: Settings, home: Path | None = None) -> Choice:
-    """DESIGN D1: a named agent is taken; else codex if its program and a login are both there, else demo."""
+    """DESIGN D1: a named agent is taken; else codex if its program and a login are both there, else demo.
+
+    In containers the program is there (it is in the image), and the login is the home's own.
+    """
+    if settings.provision_mode == "docker":
+        return _choose_contained(settings)
     login = codex.login(home)
     if settings.agent == "demo":
         return Choice("demo", "ARGUS_AGENT=demo")
@@ -45,3 +51,18 @@ def choose(settings: Settings, home: Path | None = None) -> Choice:
     if not login:
         return Choice("demo", f"Codex is installed but has no login; `{codex.login_command()}` gives it one")
     return Choice("codex", f"Codex is installed and has a login ({login})")
+
+
+def _choose_contained(settings: Settings) -> Choice:
+    folder = settings.home / ".codex"
+    login = codex.login_in(folder)
+    how = f"copy your ~/.codex/auth.json to {folder}/, or run `docker compose run --rm runtime-image codex login`"
+    if settings.agent == "demo":
+        return Choice("demo", "ARGUS_AGENT=demo")
+    if settings.agent == "codex":
+        return Choice("codex", "ARGUS_AGENT=codex", "" if login else f"Codex has no login yet: {how}.")
+    if settings.runtime_cmd:
+        return Choice("codex", "ARGUS_RUNTIME_CMD is set")
+    if not login:
+        return Choice("demo", f"Codex has no login in {folder}: {how}")
+    return Choice("codex", f"Codex has a login ({login})")

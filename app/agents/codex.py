@@ -14,6 +14,7 @@ CODEX_VERSION = "0.169.0"
 ROOT = Path(__file__).resolve().parents[2]
 INSTALLED_AT = ROOT / ".agents" / "codex"
 NATIVE = "node_modules/@openai/codex-*/vendor/*/bin/codex"  # skips the Node wrapper: one process and 65 ms less
+CONTAINED = ["codex", "app-server"]  # in a container: what runtime/Dockerfile installs
 
 # Model providers that Codex knows without a table, and those of them that need no login at OpenAI.
 WITHOUT_LOGIN = ("ollama", "lmstudio", "amazon-bedrock", "gcp")
@@ -61,7 +62,11 @@ def login(home: Path | None = None) -> str | None:
 
     KEYS in the environment do not count: the app-server does not read them.
     """
-    codex_home = config_home(home)
+    return login_in(config_home(home))
+
+
+def login_in(codex_home: Path) -> str | None:
+    """What a folder that is Codex's home brings to log in with, in words, or None."""
     if (codex_home / "auth.json").is_file():
         return "auth.json"
     try:

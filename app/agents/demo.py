@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 ADAPTER = Path(__file__).resolve().parents[2] / "runtime" / "adapters" / "demo.py"
+CONTAINED = ["python3", "-I", "-S", "/app/adapters/demo.py"]  # the same in a container: runtime/Dockerfile
 
 
 def command() -> list[str]:

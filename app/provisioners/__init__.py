@@ -6,14 +6,19 @@
 - `poll(handle)` says `running` or `exited`; a handle of an earlier gateway life, or of another boot, is no error.
 - `stop(handle)` ends the runtime and all it started, and returns when they are gone; what is gone already is success.
 - `list()` gives the handles of all runtimes of this home that run, whether or not anybody remembers them.
+- `prune(known)` ends and removes the runtimes of sessions that are not known, and says which; files stay.
 
 A handle is a JSON object: `session`, `address` and `attach` (what answers there is a bridge that wants the secret, not
 a bare app-server) are always there, the rest is the driver's own. Drivers may wait;
-they are called in greenlets, never on the hub, and import no services.
+they are called in greenlets, never on the hub, and import no services. Any of these may raise Unavailable, if whoever
+runs the runtimes is away.
 """
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,6 +37,7 @@ class Spec:
     command: list[str] | str = ""
     environment: dict[str, str] = field(default_factory=dict)
     upstream: str = ""
+    mounts: list[dict[str, Any]] = field(default_factory=list)  # {"source", "target", "readOnly"}
 
 
 class Provisioner(Protocol):
@@ -51,6 +57,12 @@ class Provisioner(Protocol):
     def list(self) -> list[Handle]:
         """All that run."""
 
+    def prune(self, known: Callable[[str], bool]) -> list[str]:
+        """End and remove what belongs to no session; whose that was."""
+
+    def check(self, spec: Spec) -> None:
+        """Raises BadRequest if such a runtime can't be made here."""
+
     def traits(self, session: str) -> Traits:
         """What the relay must know of this kind of runtime."""
 
@@ -64,3 +76,21 @@ class Provisioner(Protocol):
 def session_dir(home: Path, session: str) -> Path:
     """Where a session's own files are."""
     return home / "sessions" / session
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a 0600 file so that a reader sees the old or the new one. Raises OSError."""
+    fresh = path.with_name(path.name + ".new")
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(fd, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(fresh, path)
+
+
+def failed_write(error: OSError, directory: Path) -> str:
+    """Why a session's files could not be written, and what to do."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk that holds {directory} is full; free some space"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{error.filename or directory} can't be written ({error.strerror}); make it the gateway's own"
+    return f"the session's runtime can't be started: {error}"

@@ -8,7 +8,6 @@ docs/security.md.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import logging
 import os
@@ -20,13 +19,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
 import gevent
 
-from app.errors import Unavailable
-from app.provisioners import Handle, Spec, session_dir
+from app.errors import BadRequest, Unavailable
+from app.provisioners import Handle, Spec, failed_write, session_dir, write_private
 from app.provisioners.processes import Identity, identify, is_running, marked, members, signal_all
 from app.relay.adapt import Traits
 
@@ -77,7 +77,7 @@ class ProcessProvisioner:
             self._spawn(spec, directory, path)
             return self._remember(spec.session, path, self._wait(spec.session, directory, path))
         except OSError as error:
-            raise Unavailable(_why(error, directory)) from None
+            raise Unavailable(failed_write(error, directory)) from None
 
     def _spawn(self, spec: Spec, directory: Path, path: str) -> None:
         workspace = self.workspace(spec.session)
@@ -100,7 +100,7 @@ class ProcessProvisioner:
             "APP_HOME": str(self._home),
         }
         workspace.mkdir(parents=True, exist_ok=True)
-        _write_private(directory / "bridge.json", json.dumps(config))
+        write_private(directory / "bridge.json", json.dumps(config))
         with open(directory / "bridge.log", "wb") as said:
             self._children[spec.session] = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(BRIDGE), str(directory / "bridge.json")],
@@ -124,7 +124,7 @@ class ProcessProvisioner:
     def _remember(self, session: str, path: str, pid: int) -> Handle:
         handle = {"session": session, "address": f"unix:{path}", "attach": True, **identify(pid).__dict__}
         try:
-            _write_private(session_dir(self._home, session) / "runtime.json", json.dumps(handle))
+            write_private(session_dir(self._home, session) / "runtime.json", json.dumps(handle))
         except OSError as error:  # it runs; list() finds it without this, where there is a /proc
             log.warning("session %s: its handle was not written: %s", session, error)
         return handle
@@ -189,6 +189,18 @@ class ProcessProvisioner:
         """The agent's stderr and the bridge's notes; beyond 1 MiB it becomes `….1`."""
         return session_dir(self._home, session) / "agent.log"
 
+    def prune(self, known: Callable[[str], bool]) -> list[str]:
+        """What runs for a session that is not known is ended."""
+        strangers = [handle for handle in self.list() if not known(handle["session"])]
+        for handle in strangers:
+            self.stop(handle)
+        return [handle["session"] for handle in strangers]
+
+    def check(self, spec: Spec) -> None:
+        """Processes see the whole machine: there is nothing to mount."""
+        if spec.mounts:
+            raise BadRequest("mounts are for containers (ARGUS_PROVISION_MODE=docker)")
+
     def remove(self, session: str) -> None:
         """The session's own directory, with its own workspace if it has one."""
         gevent.get_hub().threadpool.apply(shutil.rmtree, (session_dir(self._home, session), True))
@@ -227,20 +239,3 @@ def _listener(path: str) -> int | None:
         if not hasattr(socket, "SO_PEERCRED"):  # macOS: SOL_LOCAL, LOCAL_PEERPID
             return struct.unpack("i", probe.getsockopt(0, 2, 4))[0]
         return struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Write a 0600 file so that a reader sees the old or the new one."""
-    fresh = path.with_name(path.name + ".new")
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(fd, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(fresh, path)
-
-
-def _why(error: OSError, directory: Path) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk that holds {directory} is full; free some space"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"{error.filename or directory} can't be written ({error.strerror}); make it the gateway's own"
-    return f"the session's runtime can't be started: {error}"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from app.errors import NotFound
+from app.errors import BadRequest, NotFound
 from app.provisioners import Handle, Spec
 from app.relay.adapt import Traits
 
@@ -46,6 +47,15 @@ class StaticProvisioner:
     def list(self) -> list[Handle]:
         """None that could be left over."""
         return []
+
+    def prune(self, known: Callable[[str], bool]) -> list[str]:
+        """None is ours to end."""
+        return []
+
+    def check(self, spec: Spec) -> None:
+        """What somebody else runs is as it is."""
+        if spec.mounts or spec.environment:
+            raise BadRequest("mounts and variables are for runtimes that the gateway starts")
 
     def traits(self, session: str) -> Traits:
         """Nothing is known of what runs there."""
