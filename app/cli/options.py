@@ -39,6 +39,7 @@ COMMANDS = {
     "link": Command("print a link that opens the page; good once, for ten minutes", ("--home",)),
     "doctor": Command("look for what keeps Argus from working, and say what mends it", ("--home",), requirements=""),
     "smoke": Command("say one thing to an agent and print its answer", ("--home",)),
+    "web": Command("pass port 3000 on to a gateway, as docker-compose.yml's profile web does"),
     "test": Command("run the tests", requirements="requirements-dev.txt"),
 }
 

@@ -29,9 +29,10 @@ def index() -> Any:
 
 
 @bp.get("/chat")
+@bp.get("/nodes")
 @public
-def chat() -> Any:
-    """Where the reference's page was."""
+def elsewhere() -> Any:
+    """Where the reference's pages were."""
     return redirect("/")
 
 
