@@ -149,7 +149,10 @@ def start_lines(services: Any, url: str) -> list[str]:
         say.append(f"agent: {services.agent.name} ({services.agent.why})")
         if services.agent.warning:
             say.append(f"warning: {services.agent.warning}")
-        say.append("runtimes: processes of this machine, not isolated from your files (docs/security.md)")
+        where = f"containers of {settings.runtime_image}, hardening {settings.hardening}"
+        if settings.provision_mode == "process":
+            where = "processes of this machine, not isolated from your files"
+        say.append(f"runtimes: {where} (docs/security.md)")
     if not is_loopback((settings.bind, settings.port)):
         say.append(f"open to the network: {settings.bind} can be reached from other machines; put TLS in front of it")
     if services.auth.required:
@@ -174,7 +177,12 @@ def begin(services: Any) -> None:
             gevent.sleep(1.0)
             services.sockets.cut_expired(services.auth)
 
-    for work in (services.sessions.take_up, services.sessions.run_ticker, services.sessions.memory.run, cut_expired):
+    for work in (
+        services.sessions.run_reconcile,
+        services.sessions.run_ticker,
+        services.sessions.memory.run,
+        cut_expired,
+    ):
         gevent.spawn(work)
 
 

@@ -18,7 +18,9 @@ from typing import Any
 from app.errors import StartRefused
 
 # Variables that begin with ARGUS_ and belong to the tests, the launcher or docker-compose.yml, not to the gateway.
-NOT_SETTINGS = re.compile(r"ARGUS_TEST_\w+|ARGUS_RUN_ID|ARGUS_RUNTIME_INSTALL_CMD|ARGUS_\w+_BASE_IMAGE|ARGUS_WEB_PORT|ARGUS_GATEWAY_WS_URL")
+NOT_SETTINGS = re.compile(
+    r"ARGUS_TEST_\w+|ARGUS_RUN_ID|ARGUS_RUNTIME_INSTALL_CMD|ARGUS_\w+_BASE_IMAGE|ARGUS_WEB_PORT|ARGUS_GATEWAY_WS_URL"
+)
 
 MEMORY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([bkmgt]?)(?:(?<=[kmgt])i?b)?\s*", re.IGNORECASE)
 

@@ -138,8 +138,8 @@ class Gateway:
         headers = {"Authorization": f"Bearer {TOKEN}", **kwargs.pop("headers", {})}
         return requests.request(method, self.url + path, headers=headers, timeout=PATIENCE_S, **kwargs)
 
-    def client(self, **query: str) -> Client:
-        return Client(self, **query)
+    def client(self, **options: Any) -> Client:
+        return Client(self, **options)
 
 
 class Closed(Exception):

@@ -68,7 +68,9 @@ async def _pass_on(
         there = await asyncio.wait_for(opening, CONNECT_S)
     except (OSError, TimeoutError):
         text = f"No gateway answers at {host}:{port}; see docker compose ps.\n".encode()
-        head = b"HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+        head = (
+            b"HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+        )
         with contextlib.suppress(OSError):
             writer.write(head % len(text) + text)
             await writer.drain()

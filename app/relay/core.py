@@ -91,7 +91,7 @@ class Core:
         """The runtime is gone (no bridge told us): end turns and questions, tell the clients."""
         out = self.unlinked(reason)
         self._cut_off(out, reason, state)
-        if state in ("failed", "stopped"):
+        if state == "failed":  # one that is stopped is started for what comes
             self._refuse_all(out, reason)
         return out
 

@@ -117,6 +117,8 @@ class Live:
         """A checked frame of a client."""
         if key in self.clients:
             self.active_at = monotonic_s()
+            if self.link is None:
+                self._on_event(Event("needed"))
             self.perform(self.core.frame(key, frame, self.active_at, self._timeout_s))
 
     def take_question(self, key: str, id: bytes) -> None:

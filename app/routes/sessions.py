@@ -9,6 +9,7 @@ from pydantic import Field
 
 from app.routes.api import Body, IdPath, Model, OptionalBody, SessionDone, answer, blueprint
 from app.routes.policy import services
+from app.services.options import MAX_MOUNTS, Options
 from app.services.sessions import TITLE_MAX
 from app.store.sessions import SessionRow
 
@@ -48,11 +49,21 @@ class Sessions(Model):
     sessions: list[Session]
 
 
+class Mount(Body):
+    """A folder of the host, which the operator has allowed (ARGUS_RUNTIME_MOUNT_ALLOW), in a session's container."""
+
+    source: str = Field(max_length=4096)
+    target: str = Field(max_length=1000)
+    read_only: bool = True
+
+
 class NewSession(OptionalBody):
     """What a session is made with."""
 
     agent: str | None = Field(None, description="the gateway's own choice if left out")
     title: str = Field("", max_length=TITLE_MAX)
+    mounts: list[Mount] = Field(default_factory=list, max_length=MAX_MOUNTS)
+    env: dict[str, str] = Field(default_factory=dict, description="variables of its runtime")
 
 
 class Rename(Body):
@@ -65,10 +76,13 @@ def shown(row: SessionRow) -> dict[str, Any]:
     """The fields of a `Session`."""
     state = services().sessions.state_of(row)
     turns, questions = services().sessions.busy(row.id)
+    handle = services().sessions.handle_of(row)
     return {
         "session_id": row.id,
-        "name": row.title or row.id,
+        "container_id": handle.get("container"),
+        "name": handle.get("name") or row.title or row.id,
         "status": STATUS.get(state, "exited"),
+        "runtime_layout": handle.get("layout"),
         "agent": row.agent,
         "title": row.title,
         "state": state,
@@ -90,8 +104,10 @@ def list_sessions() -> Any:
 
 @bp.post("/sessions", responses={201: Session})
 def create_session(body: NewSession) -> Any:
-    """A new session. Its runtime starts when it is first used. 429 at ARGUS_MAX_SESSIONS."""
-    row = services().sessions.create(g.principal, body.agent, body.title)
+    """A new session. Its runtime starts when it is first used. 429 at ARGUS_MAX_SESSIONS, 400 for a mount that is not
+    allowed."""
+    options = Options([mount.model_dump(by_alias=True) for mount in body.mounts], body.env)
+    row = services().sessions.create(g.principal, body.agent, body.title, options=options)
     return answer(Session(**shown(row)), 201)
 
 
@@ -113,6 +129,20 @@ def restart_session(path: IdPath) -> Any:
     """202: a fresh agent is being started. Clients are told by `argus/runtime`; open turns end as interrupted."""
     services().sessions.restart(path.id)
     return answer(SessionDone(session_id=path.id), 202)
+
+
+@bp.post("/sessions/<id>/stop", responses={200: Session})
+def stop_session(path: IdPath) -> Any:
+    """Stops its runtime; sockets stay open, turns end as interrupted. The next message, or client, starts it again."""
+    services().sessions.stop(path.id)
+    return answer(Session(**shown(services().sessions.get(path.id))))
+
+
+@bp.post("/sessions/<id>/start", responses={200: Session})
+def start_session(path: IdPath) -> Any:
+    """Starts its runtime if it does not run, and answers once the agent is reached. 503 with why it can't be."""
+    services().sessions.start(path.id)
+    return answer(Session(**shown(services().sessions.get(path.id))))
 
 
 @bp.delete("/sessions/<id>", responses={200: SessionDone})

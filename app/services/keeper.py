@@ -65,7 +65,7 @@ class Keeper:
         self.row, self._settings, self._store, self._threads = row, settings, store, threads
         self._provisioner, self._term, self._spec = provisioner, term, spec
         self._counters = counters
-        self._handle: Handle | None = json.loads(row.handle) if row.handle else None
+        self.handle: Handle | None = json.loads(row.handle) if row.handle else None
         core = Core(settings.ring_bytes, provisioner.traits(row.id), settings.connect_timeout_s)
         self.live = Live(row.id, core, settings.request_timeout_s, self._on_event)
         self.up, self._poke = Flag(), Flag()
@@ -76,6 +76,8 @@ class Keeper:
         self._attach: Attach | None = None
         self._epoch, self._resume, self._failures, self._broken = "", False, 0, 0
         self._wanted, self._remembered, self._afresh = True, False, False
+        self._asleep = ""  # why its runtime is stopped for now
+        self._resting, self._awake = Flag(), Flag()  # it is stopped; it is needed again
         self.ended: tuple[int, str] | None = None  # close code and reason for who comes too late
         self._greenlet = gevent.spawn(self._run)
 
@@ -84,7 +86,7 @@ class Keeper:
     def wait_up(self, timeout_s: float) -> None:
         """Until the session can be used. Raises Unavailable with why it can't."""
         deadline = monotonic_s() + timeout_s
-        self._poke.set()
+        self.wake()
         seen = self._failures
         while not self.up.wait(0.05):
             if self._failures > seen or not self._wanted:
@@ -100,21 +102,52 @@ class Keeper:
         elif link is not None:
             link.close("a restart was asked for")  # a bare app-server lives as long as its link
         else:
-            self._afresh = True  # what is being reached for, and may never answer, is ended first
-            self._poke.set()
+            self._afresh = not self._asleep  # what is being reached for, and may never answer, is ended first
+            self.wake()
+
+    def sleep(self, why: str) -> None:
+        """Stop the runtime, for now: clients stay attached, and what they send wakes it. Does not wait."""
+        if self._asleep:
+            return
+        self._asleep = why
+        self._awake.clear()
+        self._resting.clear()
+        self._poke.set()
+        if self.live.link is not None:
+            self.live.link.close(why)
+
+    def wait_asleep(self, timeout_s: float) -> None:
+        """Until the runtime is stopped. Raises Unavailable with why it can't be."""
+        deadline, seen = monotonic_s() + timeout_s, self._failures
+        while self._asleep and not self._resting.is_set():
+            if self._failures > seen or monotonic_s() > deadline:
+                raise Unavailable(f"the runtime was not stopped: {self.reason or 'it takes too long'}")
+            gevent.sleep(0.02)
+
+    def wake(self) -> None:
+        """It is needed: start what sleeps, try again at once what could not be reached. Does not wait."""
+        self._asleep = ""
+        self._awake.set()
+        self._poke.set()
+
+    def idle_s(self, now: float) -> float:
+        """For how long nobody has used it; 0 while something runs or waits, or if it is not there anyway."""
+        core = self.live.core
+        busy = core.fold.turns or core.fold.requests or core.waiting or core.queue or not self.up.is_set()
+        return 0.0 if busy else now - self.live.active_at
 
     def stop(self, runtime_too: bool, why: str = "the session ends") -> None:
         """Let go; the runtime goes on unless it is to end too."""
         self._wanted = False
         self.ended = self.ended or (1012, "the gateway stops or restarts")
-        self._poke.set()
+        self.wake()
         if self.live.link is not None:
             self.live.link.close(why)
         if gevent.getcurrent() is not self._greenlet:
             self._greenlet.join(timeout=5)
             self._greenlet.kill()
         if runtime_too:  # also what a start had begun to make
-            self._provisioner.stop({"session": self.row.id, **(self._handle or {})})
+            self._provisioner.stop({"session": self.row.id, **(self.handle or {})})
 
     # -- the loop
 
@@ -122,6 +155,9 @@ class Keeper:
         while self._wanted:
             try:
                 self._remember()
+                if self._asleep:
+                    self._rest()
+                    continue
                 link, attach = self._connect()
             except ArgusError as error:
                 self._failed_to_connect(error.text)
@@ -133,6 +169,9 @@ class Keeper:
             if not self._wanted:  # it was let go while the runtime started
                 link.close("the session ends")
                 return
+            if self._asleep:
+                link.close(self._asleep)
+                continue
             self._attach, self._failures = attach, 0
             epoch = attach.epoch if attach else secrets.token_hex(6)
             self._resume = self._resume or (self._epoch not in ("", epoch))  # a fresh app-server has no thread loaded
@@ -143,14 +182,24 @@ class Keeper:
                 self.restart()
             link.closed.wait()
             self.up.clear()
-            self._counters.links_lost += self._wanted
+            self._counters.links_lost += self._wanted and not self._asleep
             log.info("session %s: %s", self.row.id, link.why)
             self.live.link_down(link.why)
+            if self._asleep:
+                continue
             if attach is None and self._wanted:  # a bare app-server lives as long as its link
                 self._lost(link.why, "restarting")
             self._broken = self._broken + 1 if monotonic_s() - began < QUICK_S else 0
             if self._wanted and (self._broken or attach is None):
                 self._wait(BACKOFF_S[min(self._broken, len(BACKOFF_S) - 1)])
+
+    def _rest(self) -> None:
+        """Stop the runtime and wait until it is needed. Turns that run end as interrupted."""
+        why = self._asleep
+        self._provisioner.stop({"session": self.row.id, **(self.handle or {})})
+        self._lost(why, "stopped")
+        self._resting.set()
+        self._awake.wait()
 
     def _remember(self) -> None:
         """What the store knows of the session's threads, once."""
@@ -180,10 +229,10 @@ class Keeper:
 
     def _connect(self) -> tuple[Link, Attach | None]:
         """A link to the runtime, which is started if it does not run."""
-        handle = self._handle
+        handle = self.handle
         if handle is not None and self._afresh:
             self._provisioner.stop(handle)
-        if handle is not None and self._provisioner.poll(handle) != "running":
+        if handle is not None and not self._runs(handle):
             handle = None
         if handle is not None and handle.get("attach"):
             try:
@@ -197,10 +246,16 @@ class Keeper:
         except OSError as error:
             raise Unavailable(f"nothing answers at {handle['address']}: {error}") from None
 
+    def _runs(self, handle: Handle) -> bool:
+        try:
+            return self._provisioner.poll(handle) == "running"
+        except Unavailable:  # whoever makes runtimes is away; this one may well be there
+            return bool(handle.get("attach"))
+
     def _start(self) -> Handle:
         handle = self._provisioner.start(self._spec(self.row))
-        if handle != self._handle:
-            self._handle = handle
+        if handle != self.handle:
+            self.handle = handle
             stored = json.dumps(handle)
             if not self._store.run(lambda db: sessions.change(db, self.row.id, handle=stored)):
                 self._wanted = False  # it was deleted meanwhile
@@ -255,7 +310,10 @@ class Keeper:
         self._set_state("running", "")
 
     def _on_event(self, event: Event) -> None:
-        if event.name == "initialized":
+        if event.name == "needed":
+            if self._asleep:
+                self.wake()
+        elif event.name == "initialized":
             self._remember_handshake(event.value)
             self._ready(event.value)
         elif event.name == "started":

@@ -18,10 +18,11 @@ from gevent.pool import Pool
 from app import agents
 from app.clock import monotonic_s, now_ms
 from app.errors import ArgusError, BadRequest, NotFound, TooMany, Unavailable
-from app.provisioners import Provisioner, Spec
+from app.provisioners import Handle, Provisioner, Spec
 from app.provisioners.static import StaticProvisioner
 from app.services.auth import Principal
 from app.services.keeper import Counters, Keeper
+from app.services.options import Options, options_of
 from app.services.threads import ThreadMemory
 from app.settings import Settings
 from app.store import sessions as rows
@@ -30,6 +31,8 @@ from app.store.sessions import SessionRow
 
 log = logging.getLogger("argus.sessions")
 
+RECONCILE_S = 300.0  # between looks for what nobody remembers
+RETRY_S, RETRY_MAX_S = 0.5, 30.0
 ATTACH_AT_ONCE = 20  # sessions taken up at the same time after a start
 TITLE_MAX = 200
 SHOWS_NOTHING = {"Cc", "Cf", "Cn", "Cs", "Mn", "Zl", "Zp", "Zs"}  # Unicode categories
@@ -67,24 +70,38 @@ class Sessions:
 
     # -- at start and at the end
 
-    def take_up(self) -> None:
-        """Attach to what a former gateway left running, and end runtimes without a row (reconcile)."""
-        known = {row.id: row for row in self._store.run(rows.all_rows)}
-        left = self._provisioner.list()
-        for handle in left:
-            if handle["session"] not in known:
-                log.warning("ending the runtime of session %s, which has no row", handle["session"])
-                self._provisioner.stop(handle)
-        running = {handle["session"] for handle in left}
+    def run_reconcile(self) -> None:
+        """Attach to what a former gateway left running; then, and from time to time, end runtimes without a row."""
+        taken_up, wait_s = False, RETRY_S
+        while not self._closing:
+            try:
+                if not taken_up:
+                    self._take_up_all()
+                    taken_up = True
+                for session in self._provisioner.prune(self._is_known):
+                    log.warning("session %s has no row: what ran for it was ended", session)
+                wait_s = RECONCILE_S
+            except Unavailable as error:  # whoever runs the runtimes is away, or the store is
+                log.warning("runtimes could not be looked at, which is tried again: %s", error.text)
+                wait_s = min(wait_s * 2, RETRY_MAX_S)
+            except Exception:  # a driver's bug must not end this loop
+                log.exception("runtimes could not be looked at")
+                wait_s = RECONCILE_S
+            gevent.sleep(wait_s)
+
+    def _is_known(self, id: str) -> bool:
+        return id in self._keepers or self._store.run(lambda db: rows.get(db, id)) is not None
+
+    def _take_up_all(self) -> None:
+        running = {handle["session"] for handle in self._provisioner.list()}
         pool = Pool(ATTACH_AT_ONCE)
-        for row in known.values():
-            if row.provisioner == self._provisioner.name and (row.id in running or self._answers(row)):
+        for row in self._store.run(rows.all_rows):
+            if row.provisioner == self._provisioner.name and (row.id in running or self._is_upstream(row)):
                 pool.spawn(self._take_up, row)
 
-    def _answers(self, row: SessionRow) -> bool:
-        """Whether its runtime may still be there; a plain link begins anew when somebody comes."""
-        handle = json.loads(row.handle) if row.handle else {}
-        return bool(handle.get("attach")) and self._provisioner.poll(handle) == "running"
+    def _is_upstream(self, row: SessionRow) -> bool:
+        """A bridge that somebody else runs; a plain link begins anew when somebody comes."""
+        return row.provisioner == "static" and bool(row.handle and json.loads(row.handle).get("attach"))
 
     def _take_up(self, row: SessionRow) -> None:
         try:
@@ -100,6 +117,9 @@ class Sessions:
             for keeper in list(self._keepers.values()):
                 try:
                     keeper.live.tick(now)
+                    if 0 < self._settings.idle_stop_s < keeper.idle_s(now):
+                        log.info("session %s is stopped: nobody used it for %g s", keeper.row.id, keeper.idle_s(now))
+                        keeper.sleep("nobody used the session for a while; the next message starts it again")
                 except Exception:  # one session's bug must not stop the deadlines of the others
                     log.exception("session %s: a deadline could not be kept", keeper.row.id)
 
@@ -115,9 +135,14 @@ class Sessions:
     # -- for callers
 
     def create(
-        self, principal: Principal, agent: str | None, title: str = "", upstream: str | None = None
+        self,
+        principal: Principal,
+        agent: str | None,
+        title: str = "",
+        upstream: str | None = None,
+        options: Options | None = None,
     ) -> SessionRow:
-        """A new session's row. Raises TooMany, BadRequest (agent, title), NotFound (upstream)."""
+        """A new session's row. Raises TooMany, BadRequest (agent, title, options), NotFound (upstream)."""
         static = self._provisioner if isinstance(self._provisioner, StaticProvisioner) else None
         chosen = static.choose(upstream) if static else ""
         name = agent or ("" if static else self._default_agent())
@@ -139,7 +164,9 @@ class Sessions:
             initialize=None,
             created_at_ms=now,
             active_at_ms=now,
+            options=options.stored(self._settings.mount_allow) if options else None,
         )
+        self._provisioner.check(self._spec(row))
         limit = self._settings.max_sessions
 
         def insert(db) -> None:
@@ -205,6 +232,11 @@ class Sessions:
             return keeper.state
         return "created" if row.state == "created" else "stopped"
 
+    def handle_of(self, row: SessionRow) -> Handle:
+        """What its provisioner calls its runtime; empty if there was none yet."""
+        keeper = self._keepers.get(row.id)
+        return (keeper.handle if keeper else None) or (json.loads(row.handle) if row.handle else {})
+
     def busy(self, id: str) -> tuple[int, int]:
         """How many of its turns run, and how many questions wait for a person."""
         keeper = self._keepers.get(id)
@@ -231,6 +263,17 @@ class Sessions:
         if path is None:
             raise NotFound("this session's log is not kept here, but where its runtime runs")
         return path
+
+    def stop(self, id: str) -> None:
+        """Stop its runtime until somebody uses it. Its turns end as interrupted. Raises NotFound, Unavailable."""
+        keeper = self._keeper(self.get(id))
+        keeper.sleep("the session was stopped; the next message starts it again")
+        keeper.wait_asleep(self._settings.connect_timeout_s)
+        log.info("session %s stopped", id)
+
+    def start(self, id: str) -> None:
+        """Start its runtime if it does not run. Raises NotFound, Unavailable with why it can't."""
+        self._keeper(self.get(id)).wait_up(self._settings.connect_timeout_s)
 
     def delete(self, id: str) -> None:
         """End the runtime, close its clients, remove row and the session's own files. Raises NotFound."""
@@ -315,7 +358,8 @@ class Sessions:
 
     def _spec(self, row: SessionRow) -> Spec:
         command = "" if row.provisioner == "static" else agents.command(row.agent, self._settings)
-        return Spec(row.id, row.secret, command, {}, row.upstream)
+        mounts, environment = options_of(row.options)
+        return Spec(row.id, row.secret, command, environment, row.upstream, mounts)
 
 
 def clean_title(text: str) -> str:

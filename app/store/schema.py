@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, MetaData, String, Table, Text
 
-HEAD = "0001"  # the newest migration; a test holds it to the scripts
+HEAD = "0002"  # the newest migration; a test holds it to the scripts
 
 metadata = MetaData()
 
@@ -24,6 +24,7 @@ sessions = Table(
     Column("initialize", Text),  # JSON {"epoch", "life", "result"}
     Column("created_at_ms", BigInteger, nullable=False),
     Column("active_at_ms", BigInteger, nullable=False),
+    Column("options", Text),  # JSON {"mounts", "env"}: what its runtime is given besides
 )
 
 threads = Table(

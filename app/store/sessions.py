@@ -30,6 +30,7 @@ class SessionRow:
     initialize: str | None
     created_at_ms: int
     active_at_ms: int
+    options: str | None = None
 
 
 def next_term(db: Connection) -> int:
