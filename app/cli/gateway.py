@@ -13,7 +13,7 @@ from typing import Any
 from app.errors import ArgusError, Unavailable
 from app.settings import Settings
 
-ASK_TIMEOUT_S = 15.0
+ASK_TIMEOUT_S = 60.0  # a session may take its time to start
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,26 @@ def ask(settings: Settings, gateway: Running, method: str, path: str) -> dict[st
 
     Raises ArgusError with what the gateway said, or with what to do if it said nothing.
     """
+    answer = _answer(settings, gateway, method, path)
+    try:
+        body = answer.json() if answer.content else {}
+    except ValueError:
+        body = {}
+    if not answer.ok or not isinstance(body, dict):
+        said = body.get("detail", answer.reason) if isinstance(body, dict) else answer.reason
+        raise ArgusError(f"The gateway answered {answer.status_code} to {method} {path}: {said}.")
+    return body
+
+
+def ask_text(settings: Settings, gateway: Running, path: str) -> str:
+    """GET of something that is text. Raises ArgusError as `ask` does."""
+    answer = _answer(settings, gateway, "GET", path)
+    if not answer.ok:
+        raise ArgusError(f"The gateway answered {answer.status_code} to GET {path}: {answer.text.strip()[:500]}")
+    return answer.text
+
+
+def _answer(settings: Settings, gateway: Running, method: str, path: str) -> Any:
     import requests  # late: the rest of this file works before there is a .venv
 
     with requests.Session() as http:
@@ -113,11 +133,4 @@ def ask(settings: Settings, gateway: Running, method: str, path: str) -> dict[st
         raise ArgusError(
             "The gateway does not accept this token; set ARGUS_TOKEN as it was when the gateway was started."
         )
-    try:
-        body = answer.json() if answer.content else {}
-    except ValueError:
-        body = {}
-    if not answer.ok or not isinstance(body, dict):
-        said = body.get("detail", answer.reason) if isinstance(body, dict) else answer.reason
-        raise ArgusError(f"The gateway answered {answer.status_code} to {method} {path}: {said}.")
-    return body
+    return answer

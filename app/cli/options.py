@@ -35,9 +35,12 @@ class Command:
 
 COMMANDS = {
     "up": Command("start the gateway; the first time, make .venv and install what it needs", tuple(VARIABLES)),
-    "down": Command("stop the gateway of a home, and every runtime it started on this machine", ("--home",)),
+    "down": Command(
+        "stop the gateway of a home, and every runtime it started on this machine", ("--home", "--provision")
+    ),
     "link": Command("print a link that opens the page; good once, for ten minutes", ("--home",)),
     "doctor": Command("look for what keeps Argus from working, and say what mends it", ("--home",), requirements=""),
+    "sessions": Command("list, stop, start or remove sessions, or read their logs", ("--home",)),
     "smoke": Command("say one thing to an agent and print its answer", ("--home",)),
     "web": Command("pass port 3000 on to a gateway, as docker-compose.yml's profile web does"),
     "test": Command("run the tests", requirements="requirements-dev.txt"),
@@ -73,8 +76,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def overview() -> str:
     """The text of `./argus help`."""
     lines = ["Argus, a self-hosted gateway between people and AI agents.", "", "usage: ./argus COMMAND [options]", ""]
-    lines += [f"  {name:7}{command.summary}" for name, command in COMMANDS.items()]
-    lines += [f"  {'help':7}print this", "", "options of up, each with the variable that it stands for:", ""]
+    lines += [f"  {name:9}{command.summary}" for name, command in COMMANDS.items()]
+    lines += [f"  {'help':9}print this", "", "options of up, each with the variable that it stands for:", ""]
     for option in COMMANDS["up"].settings:
         row = _row(option)
         lines.append(f"  {option + ' ' + _metavar(option):18}{row['name']}, default {row['default']}")
@@ -109,6 +112,8 @@ def _parser() -> Parser:
             row = _row(option)
             text = f"{_explained(row)} Stands for {row['name']}; default {row['default']}.".replace("%", "%%")
             sub.add_argument(option, metavar=_metavar(option), dest=row["name"], help=text)
+        if name == "sessions":
+            _sessions(sub)
         if name == "smoke":
             _smoke(sub)
         if name == "doctor":
@@ -117,6 +122,13 @@ def _parser() -> Parser:
             sub.add_argument("pytest", nargs="*", help="what pytest is given; nothing: the whole suite")
     commands.add_parser("help", add_help=False)
     return parser
+
+
+def _sessions(sub: Parser) -> None:
+    sub.add_argument("action", choices=("list", "logs", "stop", "start", "rm"), help="what to do with them")
+    sub.add_argument("session", nargs="*", metavar="SESSION", help="an id, its beginning, or a container's name")
+    sub.add_argument("--all", action="store_true", help="all sessions")
+    sub.add_argument("--lines", type=int, default=200, metavar="N", help="logs: how many lines; default 200")
 
 
 def _smoke(sub: Parser) -> None:
