@@ -19,7 +19,7 @@ from app.errors import StartRefused
 
 # Variables that begin with ARGUS_ and belong to the tests, the launcher or docker-compose.yml, not to the gateway.
 NOT_SETTINGS = re.compile(
-    r"ARGUS_TEST_\w+|ARGUS_RUN_ID|ARGUS_RUNTIME_INSTALL_CMD|ARGUS_\w+_BASE_IMAGE|ARGUS_WEB_PORT|ARGUS_GATEWAY_WS_URL"
+    r"ARGUS_(TEST_\w+|RUN_ID|RUNTIME_INSTALL_CMD|\w+_BASE_IMAGE|GATEWAY_IMAGE|WEB_PORT|FRONT_NETWORK|GATEWAY_WS_URL)"
 )
 
 MEMORY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([bkmgt]?)(?:(?<=[kmgt])i?b)?\s*", re.IGNORECASE)

@@ -201,6 +201,8 @@ class DockerProvisioner:
     def list(self) -> list[Handle]:
         """Containers with this home's labels that run; the gateway is joined to their networks."""
         handles = []
+        if not self._plan.strict:  # joining a network can cut connections: before there are any
+            self._networks.ensure("", self._label())
         for found in self._containers(all=False):
             session, address = found["Labels"][SESSION_LABEL], _address(found["NetworkSettings"]["Networks"])
             if address:
