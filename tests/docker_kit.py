@@ -13,6 +13,7 @@ import hashlib
 import io
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
@@ -58,6 +59,11 @@ def api() -> docker.APIClient:
 
 
 def answers() -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:  # first, because the SDK leaves a socket behind when nobody is there
+        try:
+            probe.connect(str(SOCKET))
+        except OSError:
+            return False
     try:
         return docker.APIClient(base_url=f"unix://{SOCKET}", version="auto", timeout=10).ping()
     except (docker.errors.DockerException, requests.RequestException):
@@ -69,6 +75,8 @@ def start_engine(*options: str) -> None:
     if answers():
         return
     say("starting dockerd")
+    if PID_FILE.exists() and not own_engine():
+        PID_FILE.unlink()  # of one that was killed, or of another boot: dockerd would believe it
     with open(LOG_FILE, "ab") as log:
         subprocess.Popen(
             ["dockerd", "--pidfile", PID_FILE, *options],
@@ -199,7 +207,7 @@ def own_engine() -> int:
     """Pid of the engine if it was started here, so that a test may end it; else 0."""
     try:
         pid = int(PID_FILE.read_text())
-        return pid if "dockerd" in Path(f"/proc/{pid}/cmdline").read_text() else 0
+        return pid if "dockerd" in Path(f"/proc/{pid}/cmdline").read_text() else 0  # a zombie has no command line
     except (OSError, ValueError):
         return 0
 
