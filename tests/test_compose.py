@@ -15,12 +15,14 @@ from typing import Any
 import docker
 import pytest
 import requests
-from docker_kit import api, base, clean, codex_base, pip_base, require_docker
+from docker_kit import api, clean, compose_environment, require_docker
 from fakes.codex_home import write_codex_home
 from fakes.model_server import ModelServer
 from support import ROOT, Client, free_port, until
 
 from app import settings
+
+pytestmark = pytest.mark.timeout(420)  # the first run on a machine builds images
 
 COMPOSE = ROOT / "docker-compose.yml"
 # What compose itself decides, or what must not come from the host.
@@ -50,7 +52,6 @@ class Composed:
     def __init__(self, home: Path, model_url: str) -> None:
         self.home, self.project = home, f"argus{os.getpid()}"
         self.port, self.web_port = free_port(), free_port()
-        self.images = ["argus-test-compose-runtime", "argus-test-compose-gateway"]  # kept: their layers save minutes
         write_codex_home(home / ".codex", model_url, sandbox_mode="workspace-write")
         self.environment = {
             "PATH": os.environ["PATH"],
@@ -60,11 +61,7 @@ class Composed:
             "ARGUS_PORT": str(self.port),
             "ARGUS_FRONT_NETWORK": f"argus-front-{self.project}",
             "ARGUS_WEB_PORT": str(self.web_port),
-            "ARGUS_RUNTIME_IMAGE": self.images[0],
-            "ARGUS_GATEWAY_IMAGE": self.images[1],
-            "ARGUS_RUNTIME_BASE_IMAGE": codex_base(),
-            "ARGUS_GATEWAY_BASE_IMAGE": pip_base(),
-            "ARGUS_RUNTIME_INSTALL_CMD": "codex --version",
+            **compose_environment(),
         }
 
     def run(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -109,7 +106,6 @@ class Composed:
 def composed() -> Iterator[Composed]:
     require_docker()
     assert shutil.which("docker-compose"), "apt-get install docker-compose"
-    base()
     home = Path(tempfile.mkdtemp(prefix="argus-c-"))
     try:
         network = api().inspect_network("argus-net")

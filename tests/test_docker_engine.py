@@ -17,7 +17,10 @@ from docker_kit import DockerGateway, answers, api, docker_running, own_engine, 
 from support import Client, until
 
 # The SDK leaves the socket of a connection that failed to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.timeout(300),
+]
 
 ENGINE_DIRECTORY = Path("/run/docker")  # what an engine keeps until the next boot
 
