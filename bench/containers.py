@@ -26,17 +26,8 @@ MAX_COLD, MAX_WOKEN = 2.0, 1.5
 def bare(image: str) -> float:
     """Seconds of a bare `docker run`."""
     began = time.monotonic()
-    command = [
-        "docker",
-        "run",
-        "--detach",
-        "--network",
-        "argus-net",
-        image,
-        "python3",
-        "-c",
-        "import time; time.sleep(60)",
-    ]
+    program = ["python3", "-c", "import time; time.sleep(60)"]
+    command = ["docker", "run", "--detach", "--network", "argus-net", image, *program]
     id = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     took = time.monotonic() - began
     subprocess.run(["docker", "rm", "--force", id], check=True, capture_output=True)
@@ -116,17 +107,16 @@ def main() -> None:
         opened(gateway)[1].close()  # the network is made, the SDK is imported
         gateway.api("DELETE", f"/sessions/{gateway.api('GET', '/sessions').json()['sessions'][0]['sessionId']}")
         runs, colds, wakes = (statistics.median(times) for times in starts(gateway, args.rounds))
-        print(f"bare docker run                                  {runs * 1000:7.0f} ms")
-        print(
-            f"new session to initialize answered               {colds * 1000:7.0f} ms  {colds / runs:.2f} (<= {MAX_COLD})"
-        )
-        print(
-            f"stopped session to initialize answered           {wakes * 1000:7.0f} ms  {wakes / runs:.2f} (<= {MAX_WOKEN})"
-        )
-        print(
-            f"kill -9, start, {args.sessions} sessions attached again        {reattach(gateway, args.sessions) * 1000:7.0f} ms"
-        )
-        print(f"memory of the gateway with {args.sessions} sessions (PSS)      {pss_mb(gateway):7.1f} MB")
+        say("bare docker run", runs)
+        say("new session to initialize answered", colds, colds / runs, MAX_COLD)
+        say("stopped session to initialize answered", wakes, wakes / runs, MAX_WOKEN)
+        say(f"kill -9, start, {args.sessions} sessions attached again", reattach(gateway, args.sessions))
+        print(f"{'memory of the gateway then (PSS)':48} {pss_mb(gateway):8.1f} MB")
+
+
+def say(what: str, seconds: float, ratio: float = 0.0, most: float = 0.0) -> None:
+    """One row."""
+    print(f"{what:48} {seconds * 1000:8.0f} ms" + (f"  {ratio:.2f} (<= {most})" if ratio else ""))
 
 
 if __name__ == "__main__":
