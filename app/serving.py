@@ -132,6 +132,8 @@ def announce(services: Any, url: str) -> None:
     fresh = path.with_suffix(".new")
     master = os.getppid()
     told = {"pid": master, "startTime": _start_time(master), "url": url, "version": VERSION}
+    if in_container():
+        told["container"] = socket.gethostname()
     fresh.write_text(json.dumps(told), "utf-8")
     os.replace(fresh, path)
     for warning in unknown():
@@ -153,7 +155,7 @@ def start_lines(services: Any, url: str) -> list[str]:
         if settings.provision_mode == "process":
             where = "processes of this machine, not isolated from your files"
         say.append(f"runtimes: {where} (docs/security.md)")
-    if not is_loopback((settings.bind, settings.port)):
+    if not is_loopback((settings.bind, settings.port)) and not in_container():
         say.append(f"open to the network: {settings.bind} can be reached from other machines; put TLS in front of it")
     if services.auth.required:
         home = "" if settings.home == Path.home() / ".argus" else f" --home {settings.home}"
@@ -162,6 +164,11 @@ def start_lines(services: Any, url: str) -> list[str]:
     else:
         say.append(f"open: {url}/ (ARGUS_AUTH=off: whoever reaches this address is let in)")
     return say
+
+
+def in_container() -> bool:
+    """Whether an engine's container is around this process: who reaches it is then the engine's business."""
+    return Path("/.dockerenv").exists()
 
 
 def begin(services: Any) -> None:

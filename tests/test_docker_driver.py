@@ -150,6 +150,13 @@ class TestDocker(Contract):
         assert not (runtimes.home / "sessions" / SESSION).exists() and (runtimes.home / "workspace").exists()
         assert not api().containers(all=True, filters={"name": NAME})
 
+    def test_what_the_gateways_user_may_not_remove_is_removed_in_a_container(self, runtimes: Runtimes) -> None:
+        folder = runtimes.home / "sessions" / "other"
+        (folder / "deep").mkdir(parents=True)
+        runtimes.driver._remove_as_root(folder)
+        assert not folder.exists() and folder.parent.exists()
+        assert not api().containers(all=True, filters={"label": f"io.argus.home={runtimes.home}"})
+
     def test_the_log_is_beside_the_session(self, runtimes: Runtimes) -> None:
         runtimes.start()
         link = runtimes.link()

@@ -24,8 +24,15 @@ def run(args: Namespace) -> int:
         return 0
     stopped = []
     found = gateway.running(current)
+    if found and (found.pid == 1 or _started_by_init()):
+        raise ArgusError(
+            "The gateway is this container's own program: docker compose stop ends it. "
+            "./argus sessions stop --all ends what runs in sessions."
+        )
     if found:
         stopped.append(f"the gateway (pid {found.pid}, {found.url})" + stop(found))
+    elif _held(current) and (container := gateway.container_of(current)):
+        raise ArgusError(f"The gateway on {current.home} runs in the container {container}: docker stop {container}.")
     elif _held(current):
         raise ArgusError(f"A gateway on {current.home} is just starting or stopping; run ./argus down again.")
     count = _stop_runtimes(current)
@@ -33,6 +40,15 @@ def run(args: Namespace) -> int:
         stopped.append(f"{count} runtime{'s' if count > 1 else ''}")
     print(f"stopped {' and '.join(stopped)}" if stopped else f"nothing runs on {current.home}")
     return 0
+
+
+def _started_by_init() -> bool:
+    """Whether `./argus up` is what the container around us is for: its end would be ours, before the runtimes'."""
+    try:
+        with open("/proc/1/cmdline", "rb") as file:
+            return b"./argus\0up" in file.read()
+    except OSError:
+        return False
 
 
 def stop(found: gateway.Running) -> str:

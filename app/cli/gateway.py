@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import shlex
+import socket
 from argparse import Namespace
 from dataclasses import dataclass
 from typing import Any
@@ -46,6 +47,15 @@ def running(settings: Settings) -> Running | None:
     return found if start_time(found.pid) == found.start_time else None
 
 
+def container_of(settings: Settings) -> str:
+    """The container that the home's gateway says it runs in, if that is not this one; else empty."""
+    try:
+        found = json.loads((settings.gateway_dir / "gateway.json").read_text()).get("container", "")
+    except (OSError, ValueError, AttributeError):
+        return ""
+    return found if isinstance(found, str) and found != socket.gethostname() else ""
+
+
 def held(settings: Settings) -> bool:
     """Does some process hold the lock of this home? Looks only; makes nothing. Raises OSError if it may not look."""
     try:
@@ -64,6 +74,9 @@ def held(settings: Settings) -> bool:
 def need(settings: Settings, args: Namespace) -> Running:
     """The running gateway; raises Unavailable with the command that starts one."""
     found = running(settings)
+    if found is None and (container := container_of(settings)) and held(settings):
+        words = f"docker exec {container} {command(args.command, args)}"
+        raise Unavailable(f"The gateway on {settings.home} runs in a container; ask there: {words}.")
     if found is None:
         raise Unavailable(f"No gateway runs on {settings.home}; start one with {command('up', args)}.")
     return found
