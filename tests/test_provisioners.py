@@ -149,7 +149,7 @@ class TestProcess(Contract):
         assert all(map(lives, pids))
         began = time.monotonic()
         runtimes.driver.stop(handle)
-        assert not any(map(lives, pids)) and seconds_since(began) < 1
+        assert not any(map(lives, pids)) and seconds_since(began) < 30
         assert runtimes.driver.poll(handle) == "exited" and runtimes.pids() == [] == runtimes.driver.list()
         assert not Path(handle["address"].removeprefix("unix:")).exists()
 

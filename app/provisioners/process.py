@@ -139,7 +139,7 @@ class ProcessProvisioner:
                 signal_all(left - told, number)  # also those that were made meanwhile
                 told |= left
                 gevent.sleep(0.02)
-                left = self._members(session, handle)
+                left = self._members(session, handle) or self._members(session, handle)  # an heir of who just died
         if left:
             log.warning("session %s: these processes cannot be ended: %s", session, sorted(left))
         child = self._children.pop(session, None)
