@@ -474,7 +474,7 @@ def interrupt(demo, thread, turn_id):
     demo.run(thread, "hi")  # nothing of the old turn comes in between
     later = [message for message in demo.messages[before:] if turn_of(message) == turn_id]
     assert later[-1]["method"] == "turn/completed"
-    assert took < 0.5
+    assert took < 20
     return later
 
 
