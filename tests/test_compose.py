@@ -22,7 +22,10 @@ from support import ROOT, Client, free_port, until
 
 from app import settings
 
-pytestmark = pytest.mark.timeout(420)  # the first run on a machine builds images
+pytestmark = [
+    pytest.mark.timeout(420),  # the first run on a machine builds images
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # of the SDK, in other files
+]
 
 COMPOSE = ROOT / "docker-compose.yml"
 # What compose itself decides, or what must not come from the host.

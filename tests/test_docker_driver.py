@@ -30,7 +30,8 @@ from app.settings import load
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 COMMAND = ["python3", "-I", "-S", "/root/.argus/workspace/puppet.py"]
-NAME = f"argus-session-{SESSION}"
+PREFIX = f"argus-test{os.getpid()}"  # another test run on this engine has another
+NAME = f"{PREFIX}-{SESSION}"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -46,8 +47,8 @@ def home() -> Iterator[Path]:
 
 
 def docker_driver(home: Path, **env: str) -> DockerProvisioner:
-    base = {"ARGUS_PROVISION_MODE": "docker", "ARGUS_HOME_HOST_PATH": str(home)}
-    return DockerProvisioner(load({**base, "ARGUS_RUNTIME_IMAGE": runtime_image(), **env}))
+    base = {"ARGUS_HOME_HOST_PATH": str(home), "ARGUS_CONTAINER_PREFIX": PREFIX, "ARGUS_RUNTIME_IMAGE": runtime_image()}
+    return DockerProvisioner(load({**base, **env}))
 
 
 @contextlib.contextmanager
@@ -306,7 +307,7 @@ class TestStrict:
         other = runtimes.driver.start(Spec("0ther", SECRET, ["cat"]))
         host = other["address"].split(":")[1]
         dial = f"import socket; socket.create_connection(('{host}', 7777), 2)"
-        assert run(NAME, "python3", "-c", dial)[0] != 0 and run("argus-session-0ther", "python3", "-c", dial)[0] == 0
+        assert run(NAME, "python3", "-c", dial)[0] != 0 and run(f"{PREFIX}-0ther", "python3", "-c", dial)[0] == 0
 
     def test_subnets_come_from_the_pool_and_a_full_pool_is_told(self, runtimes: Runtimes, home: Path) -> None:
         driver = docker_driver(home, ARGUS_RUNTIME_HARDENING="strict", ARGUS_RUNTIME_SUBNETS="10.214.7.0/24")

@@ -10,7 +10,10 @@ import pytest
 from docker_kit import CERTIFICATES, api, base, require_docker, run
 from support import ROOT, until
 
-pytestmark = pytest.mark.timeout(420)  # pip
+pytestmark = [
+    pytest.mark.timeout(420),  # pip
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # of the SDK, in other files
+]
 
 
 def repository() -> bytes:
