@@ -15,7 +15,6 @@ import requests
 from docker_kit import DockerGateway, api, containers, docker_running, require_docker, run
 from support import Client, Gateway, until
 
-
 # The SDK leaves the socket of a connection that failed to the garbage collector, perhaps of a test of another file.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
