@@ -1,0 +1,59 @@
+"""Rows of `approvals`: questions of gateway-owned turns. Functions of a connection; call them through Store.run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from app.store.schema import approvals
+
+
+@dataclass(frozen=True)
+class ApprovalRow:
+    """An approval as stored."""
+
+    id: str
+    session_id: str
+    thread_id: str
+    turn_id: str
+    request: str
+    input_id: str | None
+    method: str
+    params: str
+    state: str
+    decision: str
+    answered_by: str
+    asked_at_ms: int
+    expires_at_ms: int
+    ended_at_ms: int | None
+
+
+def add(db: Connection, **values: Any) -> ApprovalRow:
+    """Store a question, or give back the one that is stored already (it was asked again)."""
+    db.execute(
+        upsert(approvals)
+        .values(**values)
+        .on_conflict_do_nothing(index_elements=["session_id", "turn_id", "request"])
+    )  # fmt: skip
+    same = [approvals.c[name] == values[name] for name in ("session_id", "turn_id", "request")]
+    return ApprovalRow(**db.execute(select(approvals).where(*same)).one()._mapping)
+
+
+def close(db: Connection, id: str, state: str, **values: Any) -> bool:
+    """A question is over; False if it was already."""
+    row = update(approvals).where(approvals.c.id == id, approvals.c.state == "open")
+    return db.execute(row.values(state=state, **values)).rowcount == 1
+
+
+def listed(db: Connection, session: str | None, state: str | None, limit: int) -> list[ApprovalRow]:
+    """The newest, of one session or state if asked."""
+    query = select(approvals)
+    if session is not None:
+        query = query.where(approvals.c.session_id == session)
+    if state is not None:
+        query = query.where(approvals.c.state == state)
+    rows = db.execute(query.order_by(approvals.c.asked_at_ms.desc(), approvals.c.id).limit(limit))
+    return [ApprovalRow(**row._mapping) for row in rows]
