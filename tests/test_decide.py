@@ -40,7 +40,7 @@ ROWS = {
     "started, and failed": (STARTED, Seen((turn("failed"),)), "failed"),
     "started, and the agent knows nothing of it": (STARTED, Seen((OTHER,)), "interrupted"),
     "started, and the thread is gone": (STARTED, Seen(None), "interrupted"),
-    "started, and the newest turn has no items": (STARTED, Seen((turn("inProgress", "o", (), items=0),)), "interrupted"),
+    "started, and the newest has no items": (STARTED, Seen((turn("inProgress", "o", (), items=0),)), "interrupted"),
     "a status nobody knows": (QUEUED, Seen((turn("strange"),)), "interrupted"),
 }  # fmt: skip
 
@@ -155,11 +155,10 @@ def test_every_row_of_the_delivery_rules(name: str) -> None:
 @STEADY
 @given(st.lists(st.sampled_from(["sent", "unknown", "failed", "refused"]), min_size=20, max_size=20))
 def test_a_delivery_ends_and_may_arrive_twice_only_if_that_was_counted(outcomes: list[str]) -> None:
-    state, attempts, uncertain, arrived = "pending", 0, 0, 0
-    for kind in outcomes:
+    state, uncertain, arrived = "pending", 0, 0
+    for attempts, kind in enumerate(outcomes, 1):
         if state in ("sent", "dead"):
             break
-        attempts += 1
         arrived += kind in ("sent", "unknown")
         result = delivered(Outcome(kind), attempts, uncertain)
         state, uncertain = result.state, result.uncertain
