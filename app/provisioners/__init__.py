@@ -44,6 +44,7 @@ class Provisioner(Protocol):
     """See the module's text for the contract."""
 
     name: str
+    quick_stop: bool  # `stop` takes well below a second, and nothing that the agent started outlives it
 
     def start(self, spec: Spec) -> Handle:
         """Make the runtime."""
@@ -68,6 +69,9 @@ class Provisioner(Protocol):
 
     def log_path(self, session: str) -> Path | None:
         """Where the runtime's log is, whether or not there is one yet; None if it is kept elsewhere."""
+
+    def workspace(self, session: str) -> Path | None:
+        """Where the session works, as this machine sees it; None if that is elsewhere."""
 
     def remove(self, session: str) -> None:
         """Delete what the session kept on disk, never what is shared."""

@@ -41,6 +41,7 @@ class ProcessProvisioner:
     """See app/provisioners/__init__.py for the contract."""
 
     name = "process"
+    quick_stop = True
 
     def __init__(
         self,

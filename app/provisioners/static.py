@@ -14,6 +14,7 @@ class StaticProvisioner:
     """See app/provisioners/__init__.py for the contract. Starting and stopping is the operator's business."""
 
     name = "static"
+    quick_stop = False
 
     def __init__(self, upstreams: dict[str, dict[str, Any]]) -> None:
         self._upstreams = upstreams
@@ -63,6 +64,9 @@ class StaticProvisioner:
 
     def log_path(self, session: str) -> None:
         """Whoever runs it keeps its log."""
+
+    def workspace(self, session: str) -> None:
+        """Somewhere else."""
 
     def remove(self, session: str) -> None:
         """It has nothing here."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from app.errors import RPC_DEADLINE, RPC_INVALID, RPC_OVERLOADED, RPC_UNAVAILABLE
+from app.relay import owned
 from app.relay.adapt import Traits, adapt
 from app.relay.envelope import answer_of, number_of
 from app.relay.fold import (
@@ -19,12 +20,13 @@ from app.relay.fold import (
     Event,
     Fold,
     ServerRequest,
+    cut_off,
     gateway_frame,
 )
 from app.relay.frames import text_frame
 from app.relay.inbound import Frame, encode, top_level
 from app.relay.messages import Attached, Out, Waiting, answer_frame, error_frame
-from app.relay.questions import Questions
+from app.relay.questions import GATEWAY, Questions
 from app.relay.ring import Entry, Ring, joined, position
 
 STOP, STOPS = "turn/interrupt", 16  # so many stops may be in flight beyond the window
@@ -133,6 +135,8 @@ class Core:
                 self._answered(piece, out)
             elif isinstance(piece, ServerRequest):
                 self.questions.ask(piece, out)
+                if piece.to == GATEWAY:
+                    out.events.append(owned.heard_question(piece))
             else:
                 self._happened(piece, out)
         return out
@@ -204,7 +208,7 @@ class Core:
         out, method = Out(), frame.method
         if method is None and self.questions.is_asked(key, frame, out):
             if self.ready and not self.blocked:
-                self.questions.answer(frame, out)
+                self.questions.answer(frame, out, key)
             else:
                 self._refuse(out, key, None, RPC_UNAVAILABLE, self.down or "the agent is busy; answer again later")
         elif method is None:
@@ -280,7 +284,7 @@ class Core:
         self.next = max(self.next, 1)
         id, self.next = self.base + self.next, self.next + 1
         out.upstream.append(encode({**waiting.raw, "id": b"%d" % id}) + b"\n")
-        self.waiting[id], waiting.raw = waiting, {}
+        self.waiting[id], waiting.raw, waiting.sent = waiting, {}, True
 
     def _client_initializes(self, key: str, frame: Frame, now: float, timeout_s: float, out: Out) -> None:
         if frame.id is None:
@@ -297,6 +301,8 @@ class Core:
         waiting = self.waiting.pop(id, None)
         if waiting is None:
             return
+        if waiting.reply is not None:
+            out.events.append(owned.replied(waiting, answer))
         if waiting.client is not None:
             out.deliveries.append((waiting.client, answer_frame(answer.line, waiting.id)))
         if id == self.base and waiting.method == "initialize":
@@ -306,8 +312,10 @@ class Core:
             else:
                 said = b"{}" if parsed.error is msgspec.UNSET else bytes(parsed.error)
                 self._handshake_failed(out, f"the agent refused initialize: {said.decode('utf-8', 'replace')[:500]}")
-        elif waiting.method == "turn/start" and waiting.client is not None:
-            self._turn_answered(waiting.thread, waiting.client, answer, out)
+        elif waiting.method == "turn/start":
+            owner = GATEWAY if waiting.reply else waiting.client
+            if owner is not None:
+                self._turn_answered(waiting.thread, owner, answer, out)
         elif waiting.method == "thread/resume" and 0 < len(waiting.thread) <= MAX_ID:
             resumed = answer_of(answer.line).error is msgspec.UNSET
             if resumed and self.fold.know(waiting.thread):
@@ -329,7 +337,7 @@ class Core:
         if event.name == "turn_completed":
             self._turn_over(event.value)
         elif event.name == "question_over":
-            self.questions.over([event.value], out)
+            self._question_over(event.value, out)
         elif event.name == "question_dropped":
             self.questions.dropped(event.value, out)
         elif event.name == "exited":
@@ -344,11 +352,18 @@ class Core:
         else:
             out.events.append(event)
 
+    def _question_over(self, request: ServerRequest, out: Out) -> None:
+        self.questions.over([request], out)
+        if request.to == GATEWAY or self.questions.owners.get(request.thread) == GATEWAY:
+            out.events.append(owned.heard_question(request, "question_over"))
+
     def _cut_off(self, out: Out, reason: str, state: str) -> None:
-        threads, were_open = list(self.fold.turns), list(self.fold.requests.values())
+        turns, were_open = dict(self.fold.turns), list(self.fold.requests.values())
         self._broadcast(out, self.fold.lost(reason, state))
-        self.questions.over(were_open, out)
-        for thread in threads:
+        for request in were_open:
+            self._question_over(request, out)
+        for thread, turn in turns.items():
+            out.events.append(cut_off(thread, turn, reason))
             self._turn_over(thread)
 
     def _turn_over(self, thread: str) -> None:
@@ -393,5 +408,7 @@ class Core:
         out.deliveries.append((key, error_frame(id or b"null", code, text)))
 
     def _error(self, out: Out, waiting: Waiting, code: int, text: str) -> None:
+        if waiting.reply is not None:
+            out.events.append(owned.unanswered(waiting, text))
         if waiting.client is not None:
             out.deliveries.append((waiting.client, error_frame(waiting.id, code, text)))

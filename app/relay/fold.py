@@ -28,6 +28,7 @@ from app.relay.envelope import (
     question_key,
 )
 from app.relay.frames import header, text_frame
+from app.relay.heard import Heard, hear
 from app.relay.ring import EPOCH_SHIFT, LINE_SHIFT, Entry, Ring, position
 
 CR = 13
@@ -69,11 +70,16 @@ class Answer:
 class Event:
     """Something the shell or a service must act on."""
 
-    name: str  # exited, started, thread, initialized, handshake_failed, owner; question_over, question_dropped
+    name: str  # exited, started, thread, initialized, handshake_failed, owner, heard, reply; question_over, …_dropped
     value: Any = None
 
 
 Piece = list[Entry] | ServerRequest | Answer | Event
+
+
+def cut_off(thread: str, turn: str, why: str) -> Event:
+    """A turn that its app-server did not end."""
+    return Event("heard", Heard("turn_completed", thread, turn, "interrupted", why))
 
 
 def gateway_frame(method: str, params: dict[str, Any]) -> bytes:
@@ -278,7 +284,9 @@ class Fold:
         if raw:
             item = b"null" if params.itemId is msgspec.UNSET else bytes(params.itemId)
             return self._asked(ServerRequest(raw, method, params.threadId, params.turnId, item, entry[1]))
-        return WATCHED[method](self, params, entry)
+        heard = hear(method, line)
+        pieces = WATCHED[method](self, params, entry)
+        return [*pieces, Event("heard", heard)] if heard else pieces
 
     def _of_bridge(self, method: str, note: LifeNote, entry: Entry) -> list[Piece]:
         """What looks like the bridge's own line; the agent may print such lines, too, but not its mark."""
@@ -308,6 +316,9 @@ class Fold:
             if result is not msgspec.UNSET:
                 self.handshake = bytes(result)
         return [Answer(raw, line)]
+
+    def _told(self, params: Params, entry: Entry) -> list[Piece]:
+        return [self._broadcast(entry)]
 
     def _broadcast(self, entry: Entry) -> list[Entry]:
         self.ring.append(entry)
@@ -348,7 +359,8 @@ class Fold:
 
     def _exited(self, params: Life, entry: Entry) -> list[Piece]:
         over = [Event("question_over", request) for request in self.requests.values()]
-        over += [Event("turn_completed", thread) for thread in self.turns]
+        for thread, turn in self.turns.items():
+            over += [Event("turn_completed", thread), cut_off(thread, turn, exit_text(params))]
         return [self.lost(exit_text(params), params.state or "restarting"), Event("exited", params.state), *over]
 
     def _started(self, params: Life, entry: Entry) -> list[Piece]:
@@ -363,6 +375,9 @@ WATCHED = {
     "thread/started": Fold._thread_started,
     "thread/archived": Fold._thread_gone,
     "thread/deleted": Fold._thread_gone,
+    "item/completed": Fold._told,
+    "thread/tokenUsage/updated": Fold._told,
+    "thread/compacted": Fold._told,
     "bridge/exited": Fold._exited,
     "bridge/started": Fold._started,
 }

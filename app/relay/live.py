@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.clock import monotonic_s
+from app.relay import owned
 from app.relay.core import Core
 from app.relay.fold import Event
 from app.relay.frames import text_frame
+from app.relay.heard import Reply
 from app.relay.inbound import BadFrame, Frame
 from app.relay.link import Attach, Link
 from app.relay.messages import Out, error_frame
@@ -140,6 +142,30 @@ class Live:
         """End every client's socket."""
         for client in list(self.clients.values()):
             client.ws.close(code, reason)
+
+    # -- for services that own turns
+
+    def request(self, method: str, params: dict[str, Any], reply: Callable[[Reply], None], timeout_s: float) -> None:
+        """Ask the agent; `reply` is called once, on the hub."""
+        self.active_at = monotonic_s()
+        self.perform(owned.request(self.core, method, params, self.active_at, timeout_s, reply))
+
+    def idle(self, thread: str) -> bool:
+        """Whether a turn/start would begin a turn. True holds until the caller waits for something."""
+        return self.core.ready and not self.core.blocked and owned.idle(self.core, thread)
+
+    def own(self, thread: str) -> None:
+        """The running turn of this thread is the gateway's."""
+        self.perform(owned.own(self.core, thread))
+
+    def decide_question(self, id: bytes, result: dict[str, Any]) -> None:
+        """The gateway answers an open question. Raises NotFound if it can't be answered now."""
+        self.perform(owned.answer(self.core, id, result))
+
+    def spoke(self, thread: str, since: int) -> bool:
+        """Whether any line after this position names the thread."""
+        name = json.dumps(thread).encode()
+        return any(name in entry[1] for entry in self.core.fold.ring.after(since))
 
     # -- doing what the core says
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
@@ -24,6 +25,8 @@ class Waiting:
     deadline: float
     raw: dict[str, bytes] = field(default_factory=dict)
     thread: str = ""
+    reply: Any = None  # of the gateway's own: whom to tell what became of it
+    sent: bool = False
 
     @property
     def size(self) -> int:

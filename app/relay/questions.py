@@ -2,7 +2,8 @@
 
 A question goes to exactly one client: who took it over, else who owns the thread's running turn, else who was asked
 already, else the one that last started a turn, or the first that is there. Only that client's answer counts, once.
-All others learn by `argus/question` what waits, for whom, and how it ended.
+All others learn by `argus/question` what waits, for whom, and how it ended. A question of a gateway-owned turn goes to
+all that are attached, and the first answer of any counts.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from app.relay.frames import payload_of, text_frame
 from app.relay.inbound import Frame, encode, top_level
 from app.relay.messages import Out, error_frame
 
+GATEWAY = "@gateway"  # owner of the gateway's own turns, addressee of their questions; no client's key
+
 
 class Questions:
     """Routing of open questions. `clients` is the core's own table of who is attached."""
@@ -29,6 +32,9 @@ class Questions:
     def ask(self, request: ServerRequest, out: Out) -> None:
         """Give a question to who should have it, if that is not so already."""
         owner = self.owners.get(request.thread)
+        if owner == GATEWAY:
+            self._give_to_all(request, out)
+            return
         if request.taken in self._clients:
             to = request.taken
         elif owner in self._clients:
@@ -49,11 +55,16 @@ class Questions:
             told = open_frame(request)
             out.deliveries += [(key, told) for key in others]
 
+    def _give_to_all(self, request: ServerRequest, out: Out) -> None:
+        if request.to != GATEWAY:
+            before, request.to = request.to, GATEWAY
+            out.deliveries += [(key, request.frame) for key in self._clients if key != before]
+
     def reassign(self, out: Out) -> None:
         """Somebody came or left."""
         for request in self._open():
             self.ask(request, out)
-            if request.to not in self._clients:
+            if request.to not in self._clients and request.to != GATEWAY:
                 request.to = None
 
     def joined(self, key: str, out: Out) -> list[bytes]:
@@ -61,7 +72,7 @@ class Questions:
         self.handler = self.handler or key
         self.reassign(out)
         out.deliveries = [d for d in out.deliveries if d[0] != key]
-        return [request.frame if request.to == key else open_frame(request) for request in self._open()]
+        return [request.frame if request.to in (key, GATEWAY) else open_frame(request) for request in self._open()]
 
     def left(self, key: str, out: Out) -> None:
         """A client went; its questions go to another, its turns stay its own."""
@@ -70,8 +81,10 @@ class Questions:
         self.reassign(out)
 
     def began(self, thread: str, key: str) -> None:
-        """A client starts a turn."""
-        self.handler = self.owners[thread] = key
+        """A client starts a turn, or the gateway does."""
+        self.owners[thread] = key
+        if key != GATEWAY:
+            self.handler = key
 
     def take(self, key: str, id: bytes, out: Out) -> None:
         """A client makes itself the addressee for as long as it is there. Raises NotFound."""
@@ -85,20 +98,20 @@ class Questions:
         """Whether this client may give this answer; else it is told why not."""
         raw = frame.id or b""
         request = self._fold.requests.get(question_key(raw))
-        if request is not None and not request.answered and request.to == key:
+        if request is not None and not request.answered and request.to in (key, GATEWAY):
             return True
         open_elsewhere = request is not None and not request.answered
         why = "was not asked of this client" if open_elsewhere else "is not open (answered, or its turn is over)"
         out.deliveries.append((key, error_frame(b"null", RPC_INVALID, f"server request {raw.decode()} {why}")))
         return False
 
-    def answer(self, frame: Frame, out: Out) -> None:
+    def answer(self, frame: Frame, out: Out, by: str) -> None:
         """The answer goes to the app-server, under the id as that wrote it; all are told of it.
 
         The question is kept until the app-server says that it is resolved: the answer may be lost with the link.
         """
         request = self._fold.requests[question_key(frame.id or b"")]
-        request.answered = True
+        request.answered, request.to = True, by
         out.upstream.append(encode({**frame.raw, "id": request.id}) + b"\n")
         result = frame.value.get("result")
         decision = result.get("decision") if isinstance(result, dict) else None

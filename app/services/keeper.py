@@ -21,6 +21,7 @@ from app.errors import ArgusError, Unavailable
 from app.provisioners import Handle, Provisioner, Spec
 from app.relay.core import Core
 from app.relay.fold import Event
+from app.relay.heard import Heard
 from app.relay.link import Attach, Link, open_attached, open_plain
 from app.relay.live import Live
 from app.services.threads import ThreadMemory
@@ -61,7 +62,9 @@ class Keeper:
         term: int,
         spec: Callable[[SessionRow], Spec],
         counters: Counters,
+        hear: Callable[[str, Heard], None] = lambda session, heard: None,
     ) -> None:
+        self._hear = hear
         self.row, self._settings, self._store, self._threads = row, settings, store, threads
         self._provisioner, self._term, self._spec = provisioner, term, spec
         self._counters = counters
@@ -149,6 +152,23 @@ class Keeper:
         if runtime_too:  # also what a start had begun to make
             self._provisioner.stop({"session": self.row.id, **(self.handle or {})})
 
+    def end_agent(self) -> str:
+        """End the agent's process with all that it started; it is started again. What was ended, in words."""
+        link = self.live.link
+        if self._provisioner.quick_stop and self.handle is not None:
+            self._provisioner.stop(self.handle)
+            if link is not None:
+                link.close("the runtime was ended")
+            return "the runtime"
+        if link is not None and self._attach is not None and not self.live.core.blocked:
+            link.send(RESTART)
+            return "the agent's process"
+        if self.handle is not None:
+            self._provisioner.stop(self.handle)
+        if link is not None:
+            link.close("the runtime was ended")
+        return "the runtime"
+
     # -- the loop
 
     def _run(self) -> None:
@@ -213,6 +233,7 @@ class Keeper:
     def _lost(self, why: str, state: str) -> None:
         """The runtime is gone, or can't be used: clients are told, and threads are resumed once it is back."""
         self._resume = True
+        self._hear(self.row.id, Heard("lost", ""))
         self.live.perform(self.live.core.lost(why, state))
         self._set_state(state, why)
 
@@ -308,11 +329,17 @@ class Keeper:
         self.live.perform(core.initialized(handshake, resume, monotonic_s()))
         self.live.perform(core.runs())
         self._set_state("running", "")
+        self._hear(self.row.id, Heard("ready", ""))
 
     def _on_event(self, event: Event) -> None:
         if event.name == "needed":
             if self._asleep:
                 self.wake()
+        elif event.name == "heard":
+            self._hear(self.row.id, event.value)
+        elif event.name == "reply":
+            tell, reply = event.value
+            tell(reply)
         elif event.name == "initialized":
             self._remember_handshake(event.value)
             self._ready(event.value)
@@ -322,6 +349,7 @@ class Keeper:
         elif event.name == "exited":
             self._resume = True
             self._counters.agent_restarts += self.up.is_set()
+            self._hear(self.row.id, Heard("lost", ""))
             self._set_state(event.value or "restarting", "the agent's process ended")
         elif event.name == "handshake_failed":
             self._handshake_failed(event.value)

@@ -20,6 +20,7 @@ from app.clock import monotonic_s, now_ms
 from app.errors import ArgusError, BadRequest, NotFound, TooMany, Unavailable
 from app.provisioners import Handle, Provisioner, Spec
 from app.provisioners.static import StaticProvisioner
+from app.relay.heard import Heard
 from app.services.auth import Principal
 from app.services.keeper import Counters, Keeper
 from app.services.options import Options, options_of
@@ -67,6 +68,7 @@ class Sessions:
         self._ending: set[str] = set()  # being deleted now
         self.memory = ThreadMemory(store)
         self.counters = Counters()
+        self.listener: Callable[[str, Heard], None] = lambda session, heard: None  # who owns turns
 
     # -- at start and at the end
 
@@ -306,6 +308,23 @@ class Sessions:
         if ours:
             self._provisioner.remove(id)
 
+    def live(self, id: str) -> Keeper | None:
+        """A session's keeper if it has one now; nothing is started."""
+        return self._keepers.get(id)
+
+    def keep(self, id: str) -> Keeper:
+        """A session's keeper, woken if it slept, without waiting for its runtime. Raises NotFound, Unavailable."""
+        keeper = self._keepers.get(id)
+        return keeper if keeper is not None else self._keeper(self.get(id))
+
+    def workspace(self, id: str) -> Path | None:
+        """Where a session's agent works, as this machine sees it; None if somebody else runs it."""
+        return self._provisioner.workspace(id)
+
+    def contained(self, id: str) -> bool:
+        """Whether a container is the sandbox of its agent."""
+        return self._provisioner.traits(id).contained
+
     def counts(self) -> dict[str, int]:
         """Live sessions and attached clients, for readiness."""
         return {"live": len(self._keepers), "clients": sum(len(k.live.clients) for k in self._keepers.values())}
@@ -352,6 +371,7 @@ class Sessions:
                     self._term,
                     self._spec,
                     self.counters,
+                    lambda session, heard: self.listener(session, heard),
                 )
                 self._keepers[row.id] = keeper
             return keeper
