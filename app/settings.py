@@ -291,6 +291,55 @@ class Settings:
     ring_bytes: int = setting(
         "ARGUS_RING_BYTES", whole(65536, 2**30), "4194304", "How much output of a session is kept for replay."
     )
+    followups: str = setting(
+        "ARGUS_FOLLOWUPS",
+        choice("each", "batch"),
+        "each",
+        "What waits behind a turn. each: one turn each, in order; batch: all of it merged into one turn.",
+    )
+    context: str = setting(
+        "ARGUS_CONTEXT",
+        choice("every-turn", "on-change"),
+        "every-turn",
+        "When a gateway-owned turn carries the workspace's context files. on-change: when they or the thread's memory "
+        "changed.",
+    )
+    context_file_bytes: int = setting(
+        "ARGUS_CONTEXT_FILE_BYTES", whole(0, 2**20), "16384", "How much of one context file a turn carries at most."
+    )
+    context_bytes: int = setting(
+        "ARGUS_CONTEXT_BYTES", whole(0, 2**22), "49152", "How much of all context files together a turn carries."
+    )
+    approvals: str = setting(
+        "ARGUS_APPROVALS",
+        choice("ask", "decline", "accept"),
+        "ask",
+        "What becomes of questions of gateway-owned turns. ask: they are put to all clients of the session.",
+    )
+    approval_timeout_s: float = setting(
+        "ARGUS_APPROVAL_TIMEOUT_S",
+        seconds(1, 604800),
+        "600",
+        "How long a question of a gateway-owned turn waits for an answer before it is declined.",
+    )
+    stuck_turn_timeout_s: float = setting(
+        "ARGUS_STUCK_TURN_TIMEOUT_S",
+        seconds(0, 86400),
+        "900",
+        "A gateway-owned turn without any progress for so long is stopped and its sender told; 0: never.",
+    )
+    http_signing_key: str = setting(
+        "ARGUS_HTTP_SIGNING_KEY",
+        SECRET,
+        "",
+        "Signs what is posted to http reply routes. Empty: made once, kept in <home>/gateway/http-signing-key.",
+    )
+    http_private_hosts: tuple[str, ...] = setting(
+        "ARGUS_HTTP_PRIVATE_HOSTS",
+        ITEMS,
+        "",
+        "Hosts and networks (10.0.0.0/8) that http reply routes may name though they are private; * for any.",
+    )
     log_level: str = setting(
         "ARGUS_LOG_LEVEL",
         choice("debug", "info", "warning", "error"),

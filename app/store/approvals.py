@@ -57,3 +57,22 @@ def listed(db: Connection, session: str | None, state: str | None, limit: int) -
         query = query.where(approvals.c.state == state)
     rows = db.execute(query.order_by(approvals.c.asked_at_ms.desc(), approvals.c.id).limit(limit))
     return [ApprovalRow(**row._mapping) for row in rows]
+
+
+def get(db: Connection, id: str) -> ApprovalRow | None:
+    """One approval, or None."""
+    found = db.execute(select(approvals).where(approvals.c.id == id)).one_or_none()
+    return ApprovalRow(**found._mapping) if found else None
+
+
+def find(db: Connection, session: str, turn: str, request: str) -> ApprovalRow | None:
+    """The approval of this question, or None."""
+    same = (approvals.c.session_id == session, approvals.c.turn_id == turn, approvals.c.request == request)
+    found = db.execute(select(approvals).where(*same)).one_or_none()
+    return ApprovalRow(**found._mapping) if found else None
+
+
+def of_turn(db: Connection, session: str, turn: str) -> list[ApprovalRow]:
+    """All that was asked in a turn."""
+    asked = (approvals.c.session_id == session, approvals.c.turn_id == turn)
+    return [ApprovalRow(**row._mapping) for row in db.execute(select(approvals).where(*asked))]

@@ -53,20 +53,39 @@ def of_input(db: Connection, input_id: str) -> list[DeliveryRow]:
     return [DeliveryRow(**row._mapping) for row in rows]
 
 
-def due(db: Connection, now_ms: int, latest_ms: int, beyond: int, limit: int) -> list[DeliveryRow]:
-    """What is to be sent now, the oldest first, from `beyond` (a seq) on.
-
-    A time later than `latest_ms` can only come from a clock that was ahead: it counts as now.
-    """
-    when = (deliveries.c.next_at_ms <= now_ms) | (deliveries.c.next_at_ms > latest_ms)
-    wanted = (deliveries.c.state.in_(WAITING), deliveries.c.sending.is_(False), deliveries.c.seq > beyond, when)
-    rows = db.execute(select(deliveries).where(*wanted).order_by(deliveries.c.seq).limit(limit))
-    return [DeliveryRow(**row._mapping) for row in rows]
+def _due(now_ms: int, latest_ms: int) -> Any:
+    """A time later than `latest_ms` can only come from a clock that was ahead: it counts as now."""
+    return (deliveries.c.next_at_ms <= now_ms) | (deliveries.c.next_at_ms > latest_ms)
 
 
-def next_due(db: Connection) -> int | None:
-    """When the next is to be sent, in milliseconds; None if none waits."""
-    wanted = (deliveries.c.state.in_(WAITING), deliveries.c.sending.is_(False))
+def _heads() -> Any:
+    """Which may go now: the first to each place, so that order is kept. One of unknown outcome holds nobody back."""
+    waiting = (deliveries.c.state.in_(("pending", "failed")), deliveries.c.sending.is_(False))
+    first = select(func.min(deliveries.c.seq)).where(*waiting).group_by(deliveries.c.route)
+    return deliveries.c.seq.in_(first) | ((deliveries.c.state == "uncertain") & deliveries.c.sending.is_(False))
+
+
+def due_routes(db: Connection, now_ms: int, latest_ms: int, limit: int) -> list[str]:
+    """The places that something is to be sent to now."""
+    rows = select(deliveries.c.route).where(_heads(), _due(now_ms, latest_ms)).order_by(deliveries.c.seq).limit(limit)
+    return list(dict.fromkeys(db.scalars(rows)))
+
+
+def head(db: Connection, route: str, now_ms: int, latest_ms: int) -> DeliveryRow | None:
+    """What is to be sent to a place next, if that is due."""
+    here = (deliveries.c.route == route, deliveries.c.sending.is_(False))
+    ordered = select(deliveries).where(*here, deliveries.c.state.in_(("pending", "failed")))
+    first = db.execute(ordered.order_by(deliveries.c.seq).limit(1)).one_or_none()
+    if first is not None and (first.next_at_ms <= now_ms or first.next_at_ms > latest_ms):
+        return DeliveryRow(**first._mapping)
+    again = select(deliveries).where(*here, deliveries.c.state == "uncertain", _due(now_ms, latest_ms))
+    found = db.execute(again.order_by(deliveries.c.seq).limit(1)).one_or_none()
+    return DeliveryRow(**found._mapping) if found else None
+
+
+def next_due(db: Connection, now_ms: int) -> int | None:
+    """When the next of those that are not due yet is to be sent, in milliseconds; None if there is none."""
+    wanted = (deliveries.c.state.in_(WAITING), deliveries.c.sending.is_(False), deliveries.c.next_at_ms > now_ms)
     return db.scalar(select(func.min(deliveries.c.next_at_ms)).where(*wanted))
 
 

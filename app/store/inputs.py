@@ -69,11 +69,6 @@ def move(db: Connection, id: str, before: Collection[str], state: str, **values:
     return db.execute(row.values(state=state, **values)).rowcount == 1
 
 
-def change(db: Connection, id: str, **values: Any) -> None:
-    """Change other columns of an input."""
-    db.execute(update(inputs).where(inputs.c.id == id).values(**values))
-
-
 def next_queued(db: Connection, session: str, lane: str, limit: int) -> list[InputRow]:
     """The first that wait in a lane, in the order in which they are to run."""
     wanted = (inputs.c.session_id == session, inputs.c.lane == lane, inputs.c.state == "queued")
@@ -81,22 +76,16 @@ def next_queued(db: Connection, session: str, lane: str, limit: int) -> list[Inp
     return [InputRow(**row._mapping) for row in rows]
 
 
-def unsettled(db: Connection, session: str, lane: str) -> list[InputRow]:
-    """What may be with the agent: all that started, and the first that wait (one may have been sent)."""
-    wanted = (inputs.c.session_id == session, inputs.c.lane == lane, inputs.c.state == "started")
-    started = [InputRow(**row._mapping) for row in db.execute(select(inputs).where(*wanted).order_by(inputs.c.seq))]
-    return started
+def unsettled(db: Connection, session: str, lane: str, messages: Collection[str]) -> list[InputRow]:
+    """What of a lane the agent may have: all that started, and what waits though its message is among these."""
+    begun = (inputs.c.state == "started") | ((inputs.c.state == "queued") & inputs.c.message_id.in_(messages))
+    wanted = (inputs.c.session_id == session, inputs.c.lane == lane, begun)
+    return [InputRow(**row._mapping) for row in db.execute(select(inputs).where(*wanted).order_by(inputs.c.seq))]
 
 
 def merge(db: Connection, ids: list[str], leader: str) -> None:
     """These inputs are one message from now on: that of the leader."""
     db.execute(update(inputs).where(inputs.c.id.in_(ids)).values(message_id=leader))
-
-
-def of_message(db: Connection, message: str) -> list[InputRow]:
-    """All inputs that one message carries."""
-    rows = db.execute(select(inputs).where(inputs.c.message_id == message).order_by(inputs.c.seq))
-    return [InputRow(**row._mapping) for row in rows]
 
 
 def open_lanes(db: Connection) -> list[tuple[str, str, int]]:
@@ -124,3 +113,8 @@ def main_thread(db: Connection, session: str) -> str | None:
 def session_of_thread(db: Connection, thread: str) -> list[str]:
     """The sessions that know a thread; more than one only if they share a home."""
     return list(db.scalars(select(threads.c.session_id).where(threads.c.thread_id == thread)))
+
+
+def retried_as(db: Connection, id: str) -> str | None:
+    """The input that says this one again, if there is one."""
+    return db.scalar(select(inputs.c.id).where(inputs.c.retry_of == id).limit(1))

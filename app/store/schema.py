@@ -119,6 +119,7 @@ deliveries = Table(
 )
 Index("deliveries_due", deliveries.c.state, deliveries.c.next_at_ms)
 Index("deliveries_input", deliveries.c.input_id)
+Index("deliveries_route", deliveries.c.route, deliveries.c.state, deliveries.c.seq)
 
 approvals = Table(
     "approvals",

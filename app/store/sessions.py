@@ -101,3 +101,10 @@ def known_threads(db: Connection, session_id: str) -> dict[str, str | None]:
     rows = select(threads.c.thread_id, threads.c.owner).where(threads.c.session_id == session_id)
     found = db.execute(rows.order_by(threads.c.seen_at_ms.desc(), threads.c.thread_id).limit(MAX_THREADS))
     return dict(reversed([(thread, owner) for thread, owner in found]))
+
+
+def set_main_thread(db: Connection, session_id: str, thread: str, now_ms: int) -> None:
+    """This thread is the session's main one from now on."""
+    db.execute(update(threads).where(threads.c.session_id == session_id, threads.c.main).values(main=False))
+    row = upsert(threads).values(session_id=session_id, thread_id=thread, seen_at_ms=now_ms, main=True)
+    db.execute(row.on_conflict_do_update(index_elements=["session_id", "thread_id"], set_={"main": True}))

@@ -72,6 +72,7 @@ def _deliveries() -> None:
     )
     op.create_index("deliveries_due", "deliveries", ["state", "next_at_ms"])
     op.create_index("deliveries_input", "deliveries", ["input_id"])
+    op.create_index("deliveries_route", "deliveries", ["route", "state", "seq"])
 
 
 def _approvals() -> None:

@@ -1,0 +1,168 @@
+"""Questions of gateway-owned turns: stored, put to all, answered by a policy or in time.
+
+The relay puts them to the attached clients; here they get a row that outlives the gateway, an end when nobody answers
+(decline, and that is said), and an answer from who is no client: a policy, HTTP, a chat.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+from typing import Any
+
+import gevent
+
+from app.clock import now_ms
+from app.errors import ArgusError, BadRequest, Conflict, NotFound
+from app.relay.frames import payload_of
+from app.relay.heard import Heard
+from app.relay.questions import GATEWAY
+from app.services.sessions import Sessions
+from app.settings import Settings
+from app.store import approvals as rows
+from app.store.approvals import ApprovalRow
+from app.store.database import Store
+
+log = logging.getLogger("argus.approvals")
+
+DECISIONS = ("accept", "acceptForSession", "decline", "cancel")
+TRY_S = 2.0  # between attempts to give an answer while the agent can't take it
+LISTED = 200
+
+
+class Approvals:
+    """`hear` is called on the hub; the rest waits."""
+
+    def __init__(self, settings: Settings, store: Store, sessions: Sessions) -> None:
+        self._store, self._sessions = store, sessions
+        self._timeout_s, self._policy = settings.approval_timeout_s, settings.approvals
+        self._open: dict[tuple[str, bytes, str], gevent.Greenlet] = {}
+
+    def hear(self, session: str, heard: Heard) -> None:
+        """A question of a turn of ours is open, or over."""
+        request = heard.about
+        key = (session, bytes(request.id), heard.turn)
+        if heard.what == "question" and key not in self._open:
+            self._open[key] = gevent.spawn(self._keep, key, heard)
+        elif heard.what == "question_over":
+            waiting = self._open.pop(key, None)
+            if waiting is not None and waiting is not gevent.getcurrent():
+                gevent.spawn(self._settled, waiting, key, heard)
+
+    def reconcile(self, session: str) -> None:
+        """A session's stream is folded in again: rows of questions that are over are closed, the others watched."""
+        keeper = self._sessions.live(session)
+        if keeper is None:
+            return
+        asked = {(r.turn or "", r.id.decode()): r for r in keeper.live.core.fold.requests.values() if not r.answered}
+        try:
+            left = self._store.run(lambda db: rows.listed(db, session, "open", LISTED))
+        except ArgusError as error:
+            log.warning("session %s: its questions were not looked at: %s", session, error.text)
+            return
+        for row in left:
+            request = asked.get((row.turn_id, row.request))
+            if request is None:
+                self._close(row.id, "settled", "", "")
+            else:
+                self.hear(session, Heard("question", row.thread_id, row.turn_id, about=request))
+
+    def _keep(self, key: tuple[str, bytes, str], heard: Heard) -> None:
+        session, request, now = key[0], heard.about, now_ms()
+        message = json.loads(payload_of(request.frame))
+        values = {
+            "id": "ap_" + secrets.token_hex(10),
+            "session_id": session,
+            "thread_id": heard.thread,
+            "turn_id": heard.turn,
+            "request": request.id.decode(),
+            "method": request.method,
+            "params": json.dumps(message.get("params"), ensure_ascii=False),
+            "state": "open",
+            "asked_at_ms": now,
+            "expires_at_ms": now + int(self._timeout_s * 1000),
+        }
+        try:
+            row = self._store.run(lambda db: rows.add(db, **values))
+            left_s = min(self._timeout_s, max(0.0, (row.expires_at_ms - now) / 1000))
+        except ArgusError as error:  # a full disk: the question stands all the same, for as long as this gateway lives
+            log.warning("session %s: a question was not stored: %s", session, error.text)
+            unset = {"input_id": None, "decision": "", "answered_by": "", "ended_at_ms": None}
+            row, left_s = ApprovalRow(**values, **unset), self._timeout_s
+        policy = self._policy
+        if policy == "ask":
+            gevent.sleep(left_s)
+        decision = "accept" if policy == "accept" else "decline"
+        by = f"policy {policy}" if policy != "ask" else "timeout"
+        while not self._give(row, decision, by):
+            gevent.sleep(TRY_S)
+
+    def _give(self, row: ApprovalRow, decision: str, by: str) -> bool:
+        keeper = self._sessions.live(row.session_id)
+        if keeper is None:
+            return False
+        try:
+            keeper.live.decide_question(row.request.encode(), answer_for(row.method, decision))
+        except NotFound:
+            return False
+        state = "expired" if by == "timeout" else "answered"
+        log.warning("session %s: %s was answered %s by %s", row.session_id, row.method, decision, by)
+        self._close(row.id, state, decision, by)
+        return True
+
+    def _close(self, id: str, state: str, decision: str, by: str) -> None:
+        try:
+            self._store.run(
+                lambda db: rows.close(db, id, state, decision=decision, answered_by=by, ended_at_ms=now_ms())
+            )
+        except ArgusError as error:
+            log.warning("approval %s: its end was not stored: %s", id, error.text)
+
+    def _settled(self, waiting: gevent.Greenlet, key: tuple[str, bytes, str], heard: Heard) -> None:
+        """Somebody answered, or the turn is over."""
+        if heard.about.to == GATEWAY:
+            waiting.join(timeout=TRY_S)  # it gave the answer itself and is writing that down
+        waiting.kill()
+        same = (key[0], key[2], key[1].decode())
+        by = heard.about.to or ""
+        state = "answered" if heard.about.answered else "settled"
+        try:
+            found = self._store.run(lambda db: rows.find(db, *same))
+        except ArgusError as error:
+            log.warning("session %s: the end of a question was not stored: %s", key[0], error.text)
+            return
+        if found is not None and found.state == "open":
+            self._close(found.id, state, "", by)
+
+    # -- for callers
+
+    def list(self, session: str | None, state: str | None) -> list[ApprovalRow]:
+        """The newest."""
+        return self._store.run(lambda db: rows.listed(db, session, state, LISTED))
+
+    def decide(self, id: str, decision: str, by: str) -> ApprovalRow:
+        """Answer one. Raises NotFound, BadRequest, Conflict (it is over, or can't be answered now)."""
+        if decision not in DECISIONS:
+            raise BadRequest(f"decision must be one of {', '.join(DECISIONS)}")
+        row = self._store.run(lambda db: rows.get(db, id))
+        if row is None:
+            raise NotFound("there is no such approval")
+        if row.state != "open":
+            raise Conflict(f"this approval is over: {row.state}")
+        if not self._give(row, decision, by):
+            raise Conflict("this approval can't be answered now: it was answered a moment ago, or the agent is away")
+        return self._store.run(lambda db: rows.get(db, id)) or row
+
+
+def answer_for(method: str, decision: str) -> dict[str, Any]:
+    """The result that says a decision in the words of this kind of question."""
+    if method == "mcpServer/elicitation/request":
+        yes = decision.startswith("accept")
+        return {"action": "accept", "content": {}} if yes else {"action": "decline"}
+    if method in ("execCommandApproval", "applyPatchApproval"):
+        old = {"accept": "approved", "acceptForSession": "approved_for_session", "decline": "denied"}
+        return {"decision": old.get(decision, "abort")}
+    if method == "item/tool/requestUserInput":
+        return {"answers": {}}
+    return {"decision": decision}
