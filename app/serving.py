@@ -191,6 +191,7 @@ def begin(services: Any) -> None:
         cut_expired,
     ):
         gevent.spawn(work)
+    services.conversation.begin()
 
 
 def _start_time(pid: int) -> str:
@@ -217,6 +218,7 @@ def take_over_signals(worker: Any, services: Any) -> None:
         runtimes_too = runtimes_too and services.settings.provision_mode == "process"
         live = services.sessions.counts()["live"]
         close_all(1012, "the gateway stops or restarts")
+        services.conversation.close()
         services.sessions.close(runtimes_too)
         what = "ended with it" if runtimes_too else "go on; the next start takes them up, ./argus down ends them"
         print(f"argus: stopped; {live} sessions {what}" if live else "argus: stopped", flush=True)

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app import agents
+from app.channels.http import HttpSender
 from app.errors import StartRefused
 from app.provisioners import Provisioner
 from app.provisioners.docker import DockerProvisioner
 from app.provisioners.process import ProcessProvisioner
 from app.provisioners.static import StaticProvisioner
 from app.services.auth import Auth
+from app.services.conversation.service import Conversation
 from app.services.metrics import Metrics
 from app.services.renderer import Renderer
 from app.services.sessions import Sessions
@@ -40,6 +42,7 @@ class Services:
     sockets: OpenSockets
     renderer: Renderer
     metrics: Metrics
+    conversation: Conversation
     requests: int = 0  # being answered now
 
 
@@ -65,7 +68,8 @@ def build(settings: Settings) -> Services:
     sessions = Sessions(settings, store, provisioner(settings), lambda: agents.choose(settings).name)
     renderer = Renderer()
     metrics = Metrics(sessions, store, renderer)
-    return Services(settings, store, auth, sessions, chosen, lock, sockets, renderer, metrics)
+    conversation = Conversation(settings, store, sessions, {"http": HttpSender(settings)})
+    return Services(settings, store, auth, sessions, chosen, lock, sockets, renderer, metrics, conversation)
 
 
 def hold_home(settings: Settings, wait_s: float = LOCK_WAIT_S) -> int:

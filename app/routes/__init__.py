@@ -9,7 +9,7 @@ from flask import Flask, current_app, jsonify
 from werkzeug.exceptions import HTTPException
 
 from app.errors import ArgusError
-from app.routes import auth, health, logs, metrics, openapi, page, policy, render, sessions, ws
+from app.routes import auth, conversation, health, logs, metrics, openapi, page, policy, render, sessions, ws
 from app.routes.api import application
 from app.wiring import Services
 
@@ -22,7 +22,7 @@ def create_app(services: Services) -> Flask:
     app.extensions["argus"] = services
     app.url_map.strict_slashes = False
     policy.install(app)
-    for part in (health, auth, sessions, logs, render, metrics, openapi):
+    for part in (health, auth, sessions, conversation, logs, render, metrics, openapi):
         app.register_api(part.bp)
     app.register_blueprint(page.bp)
     ws.install(app)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 from typing import Any
 
 from flask import Flask, request
+from gevent.pool import Pool
 
 from app import rpc
 from app.clock import monotonic_s
-from app.errors import ArgusError, Unavailable
+from app.errors import RPC_UNAVAILABLE, ArgusError, Unavailable
 from app.relay.inbound import BadFrame, parse
 from app.relay.live import Live
+from app.relay.messages import error_frame
 from app.relay.websocket import WebSocket
 from app.routes.policy import services, socket_principal
 from app.routes.sock import Sock
@@ -21,6 +24,7 @@ from app.services.keeper import Keeper
 
 log = logging.getLogger("argus.ws")
 
+SLOW_AT_ONCE = 64  # methods of one socket that wait for something
 CLIENT_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -49,7 +53,7 @@ def _stay(ws: WebSocket, live: Live, key: str, principal: Principal) -> None:
     began = monotonic_s()
     log.info("session %s: client %s attached (%s)", live.id, key, principal.scope)
     try:
-        _relay(ws, live, key, rpc.Call(principal, live, key))
+        _relay(ws, live, key, rpc.Call(principal, live, key, services().conversation))
     finally:
         live.detach(key, ws)
         services().sessions.counters.overflows += ws.close_code == 1013
@@ -94,7 +98,18 @@ def _open(ws: WebSocket, principal: Principal) -> tuple[Keeper, dict[str, Any]] 
     return keeper, {"id": keeper.row.id, "mode": mode, "attached": wanted is not None, "created": created}
 
 
+def _answer_later(live: Live, key: str, work: Callable[[], bytes | None]) -> None:
+    try:
+        answer = work()
+    except Exception:  # a bug in one method: the socket goes on, and the asker is not left waiting in silence
+        log.exception("session %s: a method failed", live.id)
+        answer = error_frame(b"null", RPC_UNAVAILABLE, "internal error")
+    if answer:
+        live.answer(key, answer)
+
+
 def _relay(ws: WebSocket, live: Live, key: str, call: rpc.Call) -> None:
+    slow: Pool | None = None
     while True:
         message = ws.receive()
         if not isinstance(message, str):
@@ -107,7 +122,10 @@ def _relay(ws: WebSocket, live: Live, key: str, call: rpc.Call) -> None:
             continue
         if frame.method and frame.method.startswith("argus/"):
             answer = rpc.dispatch(call, frame)
-            if answer:
+            if callable(answer):
+                slow = slow or Pool(SLOW_AT_ONCE)
+                slow.spawn(_answer_later, live, key, answer)  # waits while there are too many
+            elif answer:
                 live.answer(key, answer)
         else:
             live.frame(key, frame)

@@ -15,6 +15,7 @@ from app.relay.inbound import Frame
 from app.relay.live import Live
 from app.relay.messages import error_frame
 from app.services.auth import Principal
+from app.services.conversation.service import Conversation
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Call:
     principal: Principal
     live: Live
     client: str
+    conversation: Conversation
 
     @property
     def session(self) -> str:
@@ -45,18 +47,34 @@ def method(name: str) -> Callable[[Method], Method]:
     return register
 
 
-def dispatch(call: Call, frame: Frame) -> bytes | None:
-    """Run an `argus/…` frame; the answer as a text frame, or None if it had no id."""
+def dispatch(call: Call, frame: Frame) -> bytes | Callable[[], bytes | None] | None:
+    """Run an `argus/…` frame; the answer as a text frame, or None if it had no id.
+
+    A method that returns a function has done what must be done in order; the rest may wait, and its answer comes from
+    what is returned here, which is to be called beside the socket's next frames.
+    """
     name, id = frame.method or "", frame.id
     silent = id is None or id == b"null"
     function = METHODS.get(name)
     if function is None:
         return None if silent else error_frame(id or b"null", RPC_NO_METHOD, f"Method not found: {name}")
+    answer = _answer(lambda: function(call, frame.params), id or b"null")
+    if callable(answer):
+        rest = answer
+        return lambda: _spoken(_answer(rest, id or b"null"), silent)
+    return _spoken(answer, silent)
+
+
+def _answer(work: Callable[[], Any], id: bytes) -> Any:
     try:
-        result = function(call, frame.params)
+        result = work()
     except ArgusError as error:
-        return None if silent else error_frame(id or b"null", error.rpc, error.text)
-    return None if silent else text_frame(b'{"id":%s,"result":%s}' % (id, json.dumps(result).encode()))
+        return error_frame(id, error.rpc, error.text)
+    return result if callable(result) else text_frame(b'{"id":%s,"result":%s}' % (id, json.dumps(result).encode()))
+
+
+def _spoken(answer: bytes, silent: bool) -> bytes | None:
+    return None if silent else answer
 
 
 @method("argus/ping")
@@ -73,3 +91,6 @@ def take_question(call: Call, params: dict[str, Any]) -> dict[str, Any]:
         raise BadRequest("id must be that of an open question, a string or a number")
     call.live.take_question(call.client, msgspec.json.encode(id))
     return {}
+
+
+from app.rpc import conversation  # noqa: E402, F401  its methods join the table

@@ -126,6 +126,13 @@ def user_message(params):
     return item, "\n".join(part["text"] for part in content if part["type"] == "text")
 
 
+def own_words(text):
+    """What the user said, without the context and the instructions that a gateway puts around it."""
+    if text.startswith(("# Project Context\n", "[SOURCE]\n", "[ATTACHMENTS]\n")) or "\n\nInstructions:\n- " in text:
+        text = re.split(r"^\[/[A-Za-z0-9_.-]+\]$", text, flags=re.MULTILINE)[-1]
+    return text.partition("\n\nInstructions:\n- ")[0].strip()
+
+
 def in_pieces(text):
     """A text as deltas: word by word if it is short, else as much as 64 KiB can surely hold."""
     if len(text) <= 2000:
@@ -304,7 +311,7 @@ class Turn:
         try:
             while (text := self.next_text()) is not None:
                 try:
-                    self.answer(text.strip())
+                    self.answer(own_words(text))
                 except Cut:
                     pass
         except Over:

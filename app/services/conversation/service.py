@@ -19,7 +19,8 @@ from app.services.conversation.checks import Said
 from app.services.conversation.desk import Desk
 from app.services.conversation.lane import MAIN, Lane
 from app.services.conversation.outbox import Outbox, Sender
-from app.services.conversation.states import INPUT_OVER, before
+from app.services.conversation.shown import story
+from app.services.conversation.states import before
 from app.services.sessions import Sessions
 from app.settings import Settings
 from app.store import approvals, deliveries, inputs
@@ -323,7 +324,7 @@ class Conversation:
             return deliveries.of_input(db, id), asked, inputs.retried_as(db, id)
 
         sent, asked, retried = self._store.run(work)
-        return _receipt(row, sent, asked, retried, self._why(row))
+        return story(row, sent, asked, retried, self._why(row))
 
     def _why(self, row: InputRow) -> str:
         """Why it waits, in words; empty if it does not, or just for its turn."""
@@ -341,61 +342,4 @@ def _said_columns(said: Said) -> dict[str, Any]:
         "route": text(said.route),
         "attachments": text(said.attachments),
         "mode": said.mode,
-    }
-
-
-def shown(row: InputRow) -> dict[str, Any]:
-    """An input as the API shows it."""
-    return {
-        "inputId": row.id,
-        "sessionId": row.session_id,
-        "threadId": row.thread_id,
-        "turnId": row.turn_id,
-        "state": row.state,
-        "text": row.text,
-        "source": json.loads(row.source) if row.source else None,
-        "mode": row.mode,
-        "error": row.error,
-        "retryOf": row.retry_of,
-        "acceptedAtMs": row.accepted_at_ms,
-        "startedAtMs": row.started_at_ms,
-        "endedAtMs": row.ended_at_ms,
-    }
-
-
-def shown_delivery(row: DeliveryRow) -> dict[str, Any]:
-    """A delivery as the API shows it."""
-    return {
-        "deliveryId": row.id,
-        "inputId": row.input_id,
-        "sessionId": row.session_id,
-        "route": json.loads(row.route),
-        "state": row.state,
-        "attempts": row.attempts,
-        "uncertain": row.uncertain,
-        "error": row.error,
-        "createdAtMs": row.created_at_ms,
-        "sentAtMs": row.sent_at_ms,
-        "nextAtMs": row.next_at_ms if row.state in deliveries.WAITING else None,
-    }
-
-
-def _receipt(row: InputRow, sent: list[DeliveryRow], asked: list[Any], retried: str | None, why: str) -> dict[str, Any]:
-    steps = [{"step": "stored", "atMs": row.accepted_at_ms}]
-    if row.started_at_ms:
-        steps.append({"step": "started", "atMs": row.started_at_ms})
-    if row.state in INPUT_OVER:
-        steps.append({"step": row.state, "atMs": row.ended_at_ms})
-    steps += [{"step": "delivered", "atMs": each.sent_at_ms} for each in sent if each.state == "sent"]
-    return {
-        **shown(row),
-        "answer": row.answer,
-        "retriedAs": retried,
-        "waitsFor": why,
-        "steps": steps,
-        "deliveries": [shown_delivery(each) for each in sent],
-        "approvals": [
-            {"approvalId": a.id, "method": a.method, "state": a.state, "decision": a.decision, "by": a.answered_by}
-            for a in asked
-        ],
     }
