@@ -137,7 +137,8 @@ class Chaos:
         self.expect(len(self.accepted) == self.inputs, f"only {len(self.accepted)} were accepted")
         self.expect(not lost, f"accepted, but not stored: {lost[:5]}")
         self.expect(max(by_key.values()) == 1, "one key became two inputs")
-        bad = [row for row in rows if row[2] not in ("answered", "interrupted") or (row[2] != "answered" and not row[3])]
+        good = [row for row in rows if row[2] == "answered" or (row[2] == "interrupted" and row[3])]
+        bad = [row for row in rows if row not in good]
         self.expect(not bad, f"neither answered nor interrupted with a reason: {bad[:5]}")
         doubled = self.look_at_histories(sessions, {row[0]: row for row in rows})
         arrived, uncertain = self.look_at_deliveries(rows)

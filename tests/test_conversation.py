@@ -238,7 +238,7 @@ BAD = {
     "an unknown channel": (None, {"text": "x", "replyRoute": {"type": "pigeon"}}, 400),
     "a route without a URL": (None, {"text": "x", "replyRoute": {"type": "http"}}, 400),
     "a private address": (None, {"text": "x", "replyRoute": {"type": "http", "url": "http://10.0.0.1/"}}, 400),
-    "the metadata service": (None, {"text": "x", "replyRoute": {"type": "http", "url": "http://169.254.169.254/"}}, 400),
+    "a link-local one": (None, {"text": "x", "replyRoute": {"type": "http", "url": "http://169.254.169.254/"}}, 400),
     "a file": (None, {"text": "x", "replyRoute": {"type": "http", "url": "file:///etc/passwd"}}, 400),
     "a huge source": (None, {"text": "x", "source": {"a": "x" * 5000}}, 400),
     "a bad attachment": (None, {"text": "x", "attachments": [{"name": "n"}]}, 400),

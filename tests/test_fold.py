@@ -31,7 +31,7 @@ def block(*lines: Any) -> bytes:
 
 
 def seen(fold: Fold, *lines: Any) -> list[Any]:
-    """What comes of lines, in order: the payload of a broadcast, or the piece itself (tests/test_owned.py has `heard`)."""
+    """What comes of lines, in order: the payload of a broadcast, or the piece itself."""
     found: list[Any] = []
     for piece in fold.feed(block(*lines)):
         if isinstance(piece, Event) and piece.name == "heard":

@@ -39,6 +39,7 @@ COMMANDS = {
         "stop the gateway of a home, and every runtime it started on this machine", ("--home", "--provision")
     ),
     "link": Command("print a link that opens the page; good once, for ten minutes", ("--home",)),
+    "receipt": Command("tell what became of something that was said to an agent", ("--home",)),
     "doctor": Command("look for what keeps Argus from working, and say what mends it", ("--home",), requirements=""),
     "sessions": Command("list, stop, start or remove sessions, or read their logs", ("--home",)),
     "smoke": Command("say one thing to an agent and print its answer", ("--home",)),
@@ -116,6 +117,9 @@ def _parser() -> Parser:
             _sessions(sub)
         if name == "smoke":
             _smoke(sub)
+        if name == "receipt":
+            sub.add_argument("input", metavar="ID", help="the id that accepting it gave (inputId)")
+            sub.add_argument("--json", action="store_true", help="as one JSON object, for programs")
         if name == "doctor":
             sub.add_argument("--json", action="store_true", help="as one JSON object, for programs")
         if name == "test":
