@@ -30,6 +30,7 @@ from conversations import Sink, new_session
 from support import TOKEN, Gateway
 
 QUIET_S = 240  # how long after the last input everything may take to end
+AHEAD = 20  # inputs of one sender that are not answered yet: so kills hit every part of their way
 
 
 class Chaos:
@@ -69,9 +70,15 @@ class Chaos:
         with requests.Session() as http:
             http.headers["Authorization"] = f"Bearer {TOKEN}"
             for n in range(count):
+                while n - self.received(number) >= AHEAD and not self.stop.is_set():
+                    time.sleep(0.01)
                 key = f"{number}-{n}"
                 body = {"text": f"input {key}", "replyRoute": {"type": "http", "url": f"{self.sink.url}/{number}"}}
                 self.send_one(http, session, key, body)
+
+    def received(self, number: int) -> int:
+        """How many answers have come for one sender."""
+        return len(self.sink.places[f"/{number}"])
 
     def send_one(self, http: requests.Session, session: str, key: str, body: dict[str, Any]) -> None:
         while not self.stop.is_set():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -18,6 +18,7 @@ class Sink:
 
     def __init__(self, answer: Any = None) -> None:
         self.got: list[dict[str, Any]] = []
+        self.places: dict[str, set[str]] = defaultdict(set)  # path -> keys that came there
         sink = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -26,6 +27,7 @@ class Sink:
                 request = {"path": self.path, "headers": dict(self.headers), "body": body}
                 request["json"], request["key"] = json.loads(body), self.headers["Idempotency-Key"]
                 sink.got.append(request)
+                sink.places[self.path].add(request["key"])
                 said = (200, {}) if answer is None else answer(request)
                 if said is None:
                     self.close_connection = True

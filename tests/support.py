@@ -109,10 +109,14 @@ class Gateway:
         """End everything and remove the home."""
         if self.process is not None and self.process.poll() is None:
             self.kill()
+        self.end_runtimes()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def end_runtimes(self) -> None:
+        """kill -9 of all runtimes of this home."""
         for pid in self.runtime_pids():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        shutil.rmtree(self.home, ignore_errors=True)
 
     def runtime_pids(self) -> list[int]:
         """Every process that a runtime of this home consists of."""
