@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from gevent.threadpool import ThreadPool
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, select
-from sqlalchemy.exc import DatabaseError, IntegrityError
+from sqlalchemy.exc import DatabaseError, IntegrityError  # the second is told to callers
 
 from app.clock import monotonic_s
 from app.errors import StartRefused, Unavailable

@@ -36,14 +36,15 @@ def _file(folder: int, name: str, most_bytes: int) -> ContextFile | None:
         return None
     except OSError as error:
         return ContextFile(name, problem=f"[{name} can't be read: {error.strerror}]")
-    with open(fd, "rb") as file:
+    try:
         about = os.fstat(fd)
         if not stat.S_ISREG(about.st_mode):
             return ContextFile(name, problem=f"[{name} is no file]")
-        try:
-            data = file.read(most_bytes)
-        except OSError as error:
-            return ContextFile(name, problem=f"[{name} can't be read: {error.strerror}]")
+        data = os.read(fd, most_bytes)  # a regular file gives all of it at once
+    except OSError as error:
+        return ContextFile(name, problem=f"[{name} can't be read: {error.strerror}]")
+    finally:
+        os.close(fd)
     return ContextFile(name, data.decode("utf-8", "ignore"), about.st_size)
 
 

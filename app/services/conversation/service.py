@@ -11,7 +11,7 @@ from typing import Any
 import gevent
 from gevent.event import AsyncResult
 
-from app.clock import now_ms
+from app.clock import monotonic_s, now_ms
 from app.errors import ArgusError, BadRequest, Conflict, NotFound, Unavailable
 from app.services.auth import Principal
 from app.services.conversation.agent import NoThread
@@ -24,13 +24,14 @@ from app.services.conversation.states import before
 from app.services.sessions import Sessions
 from app.settings import Settings
 from app.store import approvals, deliveries, inputs
-from app.store.database import Store
+from app.store.database import IntegrityError, Store
 from app.store.deliveries import DeliveryRow
 from app.store.inputs import InputRow
 
 log = logging.getLogger("argus.conversation")
 
 LISTED = 200
+LOOK_S = 0.3  # between looks at an input that somebody waits for
 MAX_OPEN = 100_000  # inputs of a lane that are not over
 SAME = ("lane", "text", "source", "route", "attachments", "mode")
 
@@ -87,7 +88,8 @@ class Conversation:
         Raises NotFound (session, thread), BadRequest (route), Conflict (other text under the same key), Unavailable
         (nothing was stored).
         """
-        self._sessions.get(session)
+        if self._sessions.live(session) is None:  # one that is live has a row; the insert finds out otherwise
+            self._sessions.get(session)
         if said.route is not None:
             sender = self.outbox.senders.get(said.route.get("type"))
             if sender is None:
@@ -134,7 +136,10 @@ class Conversation:
             "retry_of": retry_of,
             "accepted_at_ms": now_ms(),
         }
-        return self._store.run(lambda db: inputs.add(db, values)), id
+        try:
+            return self._store.run(lambda db: inputs.add(db, values)), id
+        except IntegrityError:
+            raise NotFound("Unknown session") from None
 
     def _before(self, lane: Lane) -> int:
         """How many stand before one that is accepted now, a client's own running turn among them."""
@@ -250,11 +255,12 @@ class Conversation:
         id = accepted.row.id
         waiter = self._waiting.setdefault(id, AsyncResult())
         try:
-            row = self.get(id)
-            if row.state == "queued":
-                waiter.wait(timeout_s)
+            until = monotonic_s() + timeout_s
+            while True:
+                waiter.wait(LOOK_S)  # it is not looked up at once: the turn's own way to the store goes first
                 row = self.get(id)
-            return row
+                if row.state != "queued" or monotonic_s() > until:
+                    return row
         finally:
             if self._waiting.get(id) is waiter:
                 del self._waiting[id]
