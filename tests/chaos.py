@@ -61,7 +61,7 @@ class Chaos:
         finally:
             self.stop.set()
             self.gateway.close()
-            self.sink.server.shutdown()
+            self.sink.__exit__()
 
     # -- saying things
 
