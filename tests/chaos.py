@@ -30,6 +30,7 @@ from conversations import Sink, new_session
 from support import TOKEN, Gateway
 
 QUIET_S = 240  # how long after the last input everything may take to end
+STALL_S = 90  # a sender that gets no answer for so long has found something
 AHEAD = 20  # inputs of one sender that are not answered yet: so kills hit every part of their way
 
 
@@ -70,11 +71,32 @@ class Chaos:
         with requests.Session() as http:
             http.headers["Authorization"] = f"Bearer {TOKEN}"
             for n in range(count):
-                while n - self.received(number) >= AHEAD and not self.stop.is_set():
-                    time.sleep(0.01)
+                self.wait_for_answers(number, n)
                 key = f"{number}-{n}"
                 body = {"text": f"input {key}", "replyRoute": {"type": "http", "url": f"{self.sink.url}/{number}"}}
                 self.send_one(http, session, key, body)
+
+    def wait_for_answers(self, number: int, said: int) -> None:
+        """Until one sender is not too far ahead of its answers."""
+        deadline, before = time.monotonic() + STALL_S, self.received(number)
+        while said - self.received(number) >= AHEAD and not self.stop.is_set():
+            if self.received(number) != before:
+                deadline, before = time.monotonic() + STALL_S, self.received(number)
+            if time.monotonic() > deadline:
+                self.problems.append(f"sender {number} got no answer for {STALL_S} s: {self.explain(number)}")
+                self.stop.set()
+            time.sleep(0.01)
+
+    def explain(self, number: int) -> str:
+        """What the gateway says of one sender's oldest input that is not over, and the end of its log."""
+        sql = f"select id from inputs where dedupe like '{number}-%' and state in ('queued', 'started') order by seq"
+        told = "all is over"
+        for (id,) in self.query(sql)[:1]:
+            told = self.gateway.api("GET", f"/inputs/{id}").text
+        waiting = self.query(
+            f"select * from deliveries where key like '%' and route like '%/{number}\"%' and state != 'sent'"
+        )
+        return f"{told} {waiting[:3]} {self.gateway.said()[-3000:]}"
 
     def received(self, number: int) -> int:
         """How many answers have come for one sender."""

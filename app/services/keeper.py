@@ -34,6 +34,7 @@ log = logging.getLogger("argus.keeper")
 
 BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 30.0)
 FAILED_AFTER = 3
+LOOK_S = 0.01  # between looks at whether a session is up
 QUICK_S = 5.0  # a link that breaks sooner is not dialled again at once
 RESUME_THREADS = 20  # after a death: the newest
 RESTART = b'{"method":"bridge/restart"}\n'
@@ -91,7 +92,8 @@ class Keeper:
         deadline = monotonic_s() + timeout_s
         self.wake()
         seen = self._failures
-        while not self.up.wait(0.05):
+        while not self.up.is_set():  # not up.wait(timeout): several that wait so on one Event can hang for ever
+            gevent.sleep(LOOK_S)
             if self._failures > seen or not self._wanted:
                 raise Unavailable(self.reason or "the session ends")
             if monotonic_s() > deadline:

@@ -45,7 +45,7 @@ class Desk:
         self.approvals = Approvals(settings, store, sessions)
         self.usage = Usage(store)
         self.timeout_s, self.stuck_s = settings.request_timeout_s, settings.stuck_turn_timeout_s
-        self.closing = False
+        self.closing = self.taken_up = False
         self.lanes: dict[tuple[str, str], Lane] = {}
         self._contexts: OrderedDict[tuple[str, str], str] = OrderedDict()  # what a thread was sent last
         self.on_change: Callable[[str], None] = lambda input_id: None  # somebody waits for it to move
@@ -54,7 +54,10 @@ class Desk:
 
     def lane(self, session: str, name: str) -> Lane:
         """The lane of this name; there is never a second one."""
-        return self.lanes.setdefault((session, name), Lane(self, session, name))
+        known = self.lanes.get((session, name))
+        if known is None:
+            known = self.lanes[session, name] = Lane(self, session, name, unsettled=not self.taken_up)
+        return known
 
     def lane_rests(self, lane: Lane) -> None:
         """It has nothing to do."""
@@ -63,9 +66,13 @@ class Desk:
 
     def take_up(self) -> None:
         """After a start: whatever was not over goes on."""
-        for session, name, depth in self.store.run(inputs.open_lanes):
-            lane = self.lanes.setdefault((session, name), Lane(self, session, name, depth, unsettled=True))
-            lane.wake()
+        found = self.store.run(inputs.open_lanes)
+        for session, name, depth in found:
+            lane = self.lane(session, name)
+            lane.depth = max(lane.depth, depth)
+        self.taken_up = True  # from here on a new lane has nothing behind it
+        for session, name, _ in found:
+            self.lane(session, name).wake()
 
     def hear(self, session: str, heard: Heard) -> None:
         """On the hub, with all that a session's stream says of turns."""

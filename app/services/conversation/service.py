@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import gevent
-from gevent.event import AsyncResult
+from gevent.event import Event
 
 from app.clock import monotonic_s, now_ms
 from app.errors import ArgusError, BadRequest, Conflict, NotFound, Unavailable
@@ -58,7 +58,7 @@ class Conversation:
         self.outbox = Outbox(store, senders)
         self.desk = Desk(settings, store, sessions, self.outbox)
         self.desk.on_change = self._moved
-        self._waiting: dict[str, AsyncResult] = {}
+        self._waiting: dict[str, list[Event]] = {}
         sessions.listener = self.desk.hear
 
     def begin(self) -> None:
@@ -252,22 +252,22 @@ class Conversation:
 
     def wait_started(self, accepted: Accepted, timeout_s: float) -> InputRow:
         """The input once its turn has begun or it is over; as it is after `timeout_s`."""
-        id = accepted.row.id
-        waiter = self._waiting.setdefault(id, AsyncResult())
+        id, until = accepted.row.id, monotonic_s() + timeout_s
+        waiter = Event()  # of its own: several that wait with a timeout on one can hang for ever
+        self._waiting.setdefault(id, []).append(waiter)
         try:
-            until = monotonic_s() + timeout_s
             while True:
                 waiter.wait(LOOK_S)  # it is not looked up at once: the turn's own way to the store goes first
                 row = self.get(id)
                 if row.state != "queued" or monotonic_s() > until:
                     return row
         finally:
-            if self._waiting.get(id) is waiter:
-                del self._waiting[id]
+            left = [other for other in self._waiting.pop(id) if other is not waiter]
+            if left:
+                self._waiting[id] = left
 
     def _moved(self, id: str) -> None:
-        waiter = self._waiting.get(id)
-        if waiter is not None:
+        for waiter in self._waiting.get(id, []):
             waiter.set()
 
     # -- threads
