@@ -47,6 +47,7 @@ class DockerProvisioner:
     """See app/provisioners/__init__.py for the contract."""
 
     name = "docker"
+    quick_stop = False
 
     def __init__(self, settings: Settings) -> None:
         self._settings, self._home, self._timeout_s = settings, settings.home, settings.connect_timeout_s
@@ -57,6 +58,10 @@ class DockerProvisioner:
     def traits(self, session: str) -> Traits:
         """The container is the sandbox."""
         return Traits(contained=True)
+
+    def workspace(self, session: str) -> Path:
+        """What its container has as the workspace, as the gateway sees it."""
+        return self._plan.folders(session)[-1]
 
     def log_path(self, session: str) -> Path:
         """The agent's stderr and the bridge's notes; a folder of its own that the container can write."""
