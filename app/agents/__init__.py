@@ -56,7 +56,10 @@ def choose(settings: Settings, home: Path | None = None) -> Choice:
 def _choose_contained(settings: Settings) -> Choice:
     folder = settings.home / ".codex"
     login = codex.login_in(folder)
-    how = f"copy your ~/.codex/auth.json to {folder}/, or run `docker compose run --rm runtime-image codex login --device-auth`"
+    how = (
+        f"copy your ~/.codex/auth.json to {folder}/, or run `docker compose run --rm runtime-image codex login "
+        "--device-auth`"
+    )
     if settings.agent == "demo":
         return Choice("demo", "ARGUS_AGENT=demo")
     if settings.agent == "codex":
