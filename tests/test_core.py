@@ -273,6 +273,22 @@ def test_a_full_queue_refuses_by_number() -> None:
     assert session.codes("a") == [(MAX_QUEUE, RPC_OVERLOADED)]
 
 
+def test_those_who_wait_for_the_handshake_have_a_bound() -> None:
+    session = Session(ready=False)
+    session.up()
+    session.attach("a")
+    for n in range(MAX_QUEUE + 1):
+        session.says("a", request(n, "initialize"))
+    assert session.codes("a") == [(MAX_QUEUE, RPC_OVERLOADED)]
+
+
+def test_of_a_thread_with_an_endless_name_nothing_is_kept_while_its_request_waits() -> None:
+    session = ready()
+    session.says("a", request(1, "turn/start", threadId="t" * 5000))
+    assert [waiting.thread for waiting in session.core.waiting.values()] == [""]
+    assert len(session.sent()[0]) > 5000
+
+
 def test_a_full_queue_refuses_by_bytes_but_takes_one_frame_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(core_module, "MAX_QUEUE_BYTES", 1000)
     session = ready()

@@ -56,6 +56,14 @@ def test_an_id_that_is_an_object_or_array_is_refused(id: bytes) -> None:
     assert refused(b'{"method":"m","id":%s}' % id).code == RPC_INVALID
 
 
+def test_what_is_kept_of_a_request_that_waits_has_a_bound() -> None:
+    assert parse(b'{"id":"%s","method":"%s"}' % (b"x" * 1022, b"m" * 256)).id == b'"%s"' % (b"x" * 1022)
+    assert "may have 1024 bytes" in str(refused(b'{"id":"%s","method":"m"}' % (b"x" * 1023)))
+    long = refused(b'{"id":7,"method":"%s"}' % (b"m" * 257))
+    assert (long.code, long.id) == (RPC_INVALID, b"7") and "256 characters" in str(long)
+    assert parse(b'{"id":"%s","result":{}}' % (b"x" * 5000))  # the agent chose that id
+
+
 @pytest.mark.parametrize(
     "data",
     [b"", b" ", b"{", b"hello", b'{"method":"m",}', b"{'method':'m'}", b'{"method":"m"} {}', b'{"method":"m"}\x00'],

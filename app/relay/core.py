@@ -238,13 +238,13 @@ class Core:
 
     def _client_asks(self, key: str, frame: Frame, now: float, timeout_s: float, out: Out) -> None:
         method, thread = frame.method or "", frame.params.get("threadId")
-        thread = thread if isinstance(thread, str) else ""
+        thread = thread if isinstance(thread, str) and len(thread) <= MAX_ID else ""  # it is kept while this waits
         own_limit = frame.params.get("timeoutMs")
         if method == "command/exec" and isinstance(own_limit, int):
             timeout_s = max(timeout_s, min(own_limit, MAX_OWN_TIMEOUT_MS) / 1000 + 10)
         waiting = Waiting(key, frame.id or b"null", method, now + timeout_s, self._adapted(frame), thread)
         taken = self._enqueue(waiting, out)
-        if taken and method == "turn/start" and 0 < len(thread) <= MAX_ID:
+        if taken and method == "turn/start" and thread:
             self.questions.began(thread, key)
 
     def _adapted(self, frame: Frame) -> dict[str, bytes]:
@@ -293,6 +293,8 @@ class Core:
             out.deliveries.append((key, text_frame(b'{"id":%s,"result":%s}' % (frame.id, self.fold.handshake))))
         elif self.down:
             self._refuse(out, key, frame.id, RPC_UNAVAILABLE, self.down)
+        elif len(self.parked) >= MAX_QUEUE:
+            self._refuse(out, key, frame.id, RPC_OVERLOADED, "too many wait for the agent already; try again later")
         else:
             self.parked.append(Waiting(key, frame.id, "initialize", now + timeout_s))
 
@@ -316,7 +318,7 @@ class Core:
             owner = GATEWAY if waiting.reply else waiting.client
             if owner is not None:
                 self._turn_answered(waiting.thread, owner, answer, out)
-        elif waiting.method == "thread/resume" and 0 < len(waiting.thread) <= MAX_ID:
+        elif waiting.method == "thread/resume" and waiting.thread:
             resumed = answer_of(answer.line).error is msgspec.UNSET
             if resumed and self.fold.know(waiting.thread):
                 out.events.append(Event("thread", waiting.thread))

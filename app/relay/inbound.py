@@ -14,6 +14,7 @@ from app.errors import RPC_INVALID, RPC_PARSE
 
 MAX_DEPTH = 100
 MAX_VALUES = 1_000_000  # a value of one byte costs fifty in memory
+MAX_ID_BYTES, MAX_METHOD = 1024, 256  # both are kept for as long as a request waits for its answer
 _top_level = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _whole = msgspec.json.Decoder().decode
 
@@ -79,6 +80,10 @@ def parse(data: bytes) -> Frame:
     method = value.get("method")
     if method is not None and not isinstance(method, str):
         raise BadFrame(RPC_INVALID, "method must be a string", id or b"null")
+    if method is not None and id is not None and len(id) > MAX_ID_BYTES:
+        raise BadFrame(RPC_INVALID, f"the id of a request may have {MAX_ID_BYTES} bytes")
+    if method is not None and len(method) > MAX_METHOD:
+        raise BadFrame(RPC_INVALID, f"a method may have {MAX_METHOD} characters", id or b"null")
     if method is None and (id is None or not ("result" in value or "error" in value)):
         raise BadFrame(RPC_INVALID, "a frame must have a method, or an id with a result or an error", id or b"null")
     return Frame(raw, value)
