@@ -12,7 +12,9 @@ import pytest
 import requests
 from support import TOKEN, Client, Gateway, free_port, running
 
+from app.errors import Unauthorized
 from app.routes import create_app
+from app.services.auth import MAX_SOCKET_TICKETS, Principal
 from app.settings import load
 from app.wiring import build
 
@@ -183,6 +185,19 @@ def test_without_tokens_other_machines_are_refused_whatever_gunicorn_was_told(tm
     for address in ("192.0.2.7", "10.0.0.1", "fe80::1"):
         answer = http.get("/sessions", environ_overrides={"REMOTE_ADDR": address})
         assert answer.status_code == 403 and "loopback" in answer.get_json()["detail"]
+    services.store.close()
+    os.close(services.lock)
+
+
+def test_a_token_that_makes_tickets_without_end_spoils_only_its_own(tmp_path: Path) -> None:
+    services = build(load({"ARGUS_HOME_HOST_PATH": str(tmp_path), "ARGUS_AGENT": "demo"}))
+    mine, other = Principal("operator", "page", "mine"), Principal("operator", "page", "other")
+    ticket = services.auth.make_socket_ticket(mine)
+    flood = [services.auth.make_socket_ticket(other) for _ in range(MAX_SOCKET_TICKETS + 1)]
+    assert services.auth.redeem_socket_ticket(ticket) == mine
+    assert services.auth.redeem_socket_ticket(flood[-1]) == other
+    with pytest.raises(Unauthorized):
+        services.auth.redeem_socket_ticket(flood[0])
     services.store.close()
     os.close(services.lock)
 

@@ -28,7 +28,7 @@ def command(name: str, settings: Settings) -> list[str] | str:
         return demo.CONTAINED if contained else demo.command()
     if name == "codex":
         return (settings.runtime_cmd or codex.CONTAINED) if contained else codex.command(settings.runtime_cmd)
-    raise BadRequest(f"there is no agent {name!r}; there are {', '.join(NAMES)}")
+    raise BadRequest(f"there is no agent {name[:60]!r}; there are {', '.join(NAMES)}")
 
 
 def choose(settings: Settings, home: Path | None = None) -> Choice:

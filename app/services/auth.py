@@ -26,7 +26,7 @@ from app.store import tokens
 from app.store.database import Store
 
 TICKET_S, SOCKET_TICKET_S, PAGE_S = 600, 60, 30 * 86400
-MAX_SOCKET_TICKETS = 1000
+MAX_SOCKET_TICKETS, MAX_TICKETS_OF_ONE = 1000, 100  # open at a time: of all, and of one token
 CACHE_S = 1.0  # how long a revoked token may still be believed
 
 
@@ -141,7 +141,13 @@ class Auth:
         return token, row.expires_at_ms
 
     def make_socket_ticket(self, principal: Principal) -> str:
-        """A ticket that opens one WebSocket within a minute, so that no token stands in its URL."""
+        """A ticket that opens one WebSocket within a minute, so that no token stands in its URL.
+
+        Over its bound a token loses the oldest of its own, so that none can spoil another's.
+        """
+        own = [ticket for ticket, (whose, _) in self._socket_tickets.items() if whose.token_id == principal.token_id]
+        if len(own) >= MAX_TICKETS_OF_ONE:
+            del self._socket_tickets[own[0]]
         ticket = secrets.token_urlsafe(24)
         self._socket_tickets[ticket] = (principal, monotonic_s() + SOCKET_TICKET_S)
         while len(self._socket_tickets) > MAX_SOCKET_TICKETS:
