@@ -6,15 +6,16 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import gevent
 import pytest
-from sqlalchemy import create_engine, inspect
+from sqlalchemy import Connection, create_engine, inspect
 from support import ROOT
 
-from app.errors import StartRefused, Unavailable
-from app.store import schema, sessions, tokens
+from app.errors import StartRefused, TooMany, Unavailable
+from app.store import database, schema, sessions, tokens
 from app.store.database import Store, open_store
 from app.store.sessions import SessionRow
 from app.store.tokens import TokenRow
@@ -112,6 +113,20 @@ def test_a_transaction_is_whole_or_nothing(store: Store) -> None:
     assert store.run(sessions.all_rows) == []
 
 
+def test_what_a_transaction_raises_is_its_callers_and_writes_no_traceback(
+    store: Store, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(db: Connection) -> None:
+        raise TooMany("enough")
+
+    with pytest.raises(TooMany, match="enough"):
+        store.run(refuse)
+    with pytest.raises(Unavailable):
+        store.run(lambda db: db.exec_driver_sql("select * from nowhere"))
+    said = capfd.readouterr().err
+    assert "Traceback" not in said and "TooMany" not in said
+
+
 def test_sessions_are_stored_changed_counted_and_removed(store: Store) -> None:
     store.run(lambda db: sessions.add(db, row("a", active_at_ms=1)))
     store.run(lambda db: sessions.add(db, row("b", active_at_ms=2, owner="other")))
@@ -168,6 +183,19 @@ def test_a_locked_database_is_unavailable_with_a_reason(store: Store, path: Path
     other.execute("ROLLBACK")
     other.close()
     store.run(lambda db: sessions.add(db, row()))
+
+
+def test_those_who_stand_in_line_for_a_locked_database_do_not_each_wait_for_the_lock(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "QUEUE_S", 0.2)
+    ran: list[int] = []
+    slow = gevent.spawn(store.run, lambda db: time.sleep(0.5))  # as one that waits for a lock
+    late = [gevent.spawn(store.run, lambda db, n=n: ran.append(n)) for n in range(50)]
+    gevent.joinall([slow, *late])
+    assert all(isinstance(job.exception, Unavailable) for job in late) and not ran
+    store.run(lambda db: ran.append(50))
+    assert ran == [50]
 
 
 def test_what_was_committed_is_in_a_copy_of_the_files(store: Store, path: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from app.clock import monotonic_s
 from app.errors import ArgusError, NotFound, TooMany, Unauthorized, Unavailable
+from app.pool import in_thread
 from app.routes.api import IdPath, Model, blueprint
 from app.routes.policy import services
 from app.services.logs import MAX_LINES, LogFile
@@ -42,7 +43,7 @@ def session_logs(path: IdPath, query: LogQuery) -> Any:
         raise TooMany(f"{MAX_FOLLOWERS} logs are being followed already; end one first")
     log = LogFile(file)
     try:
-        tail = gevent.get_hub().threadpool.apply(log.tail, (query.lines,))
+        tail = in_thread(gevent.get_hub().threadpool, lambda: log.tail(query.lines))
     except ArgusError:
         log.close()
         raise

@@ -21,12 +21,14 @@ from sqlalchemy.exc import DatabaseError, IntegrityError  # the second is told t
 
 from app.clock import monotonic_s
 from app.errors import StartRefused, Unavailable
+from app.pool import in_thread
 from app.store import schema
 
 log = logging.getLogger("argus.store")
 T = TypeVar("T")
 MIGRATE_TIMEOUT_S = 600
 LOCKED_S = 5.0  # how long another process may lock the file
+QUEUE_S = 30.0  # how long a transaction may stand in line; while the file is locked each before it takes LOCKED_S
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -42,12 +44,12 @@ class Store:
     def run(self, work: Callable[[Connection], T]) -> T:
         """One transaction; commits when `work` returns, rolls back when it raises.
 
-        Raises Unavailable when the database can't be written (a full disk, a lock that stays).
+        Raises Unavailable when the database can't be written (a full disk, a lock that stays), in 40 s at most.
         """
         began = monotonic_s()
         self.waiting += 1
         try:
-            return self._pool.apply(self._transact, (work,))
+            return in_thread(self._pool, lambda: self._transact(work, began + QUEUE_S))
         except IntegrityError:
             raise
         except DatabaseError as error:
@@ -62,7 +64,9 @@ class Store:
         """Whether it answers. Raises Unavailable."""
         self.run(lambda db: db.scalar(select(schema.gateway.c.term)))
 
-    def _transact(self, work: Callable[[Connection], T]) -> T:
+    def _transact(self, work: Callable[[Connection], T], until: float) -> T:
+        if monotonic_s() > until:
+            raise Unavailable("the gateway's database is too busy, or locked by another process; try again later")
         with self._engine.begin() as connection:
             return work(connection)
 
