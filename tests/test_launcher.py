@@ -315,5 +315,19 @@ def test_what_would_make_the_start_fail_is_told_with_what_mends_it(tree, args, w
     assert all(word in text for word in words), text
 
 
+def test_an_option_that_a_command_does_not_have_is_answered_with_that_commands_help(tree):
+    done = tree.run("link", "--port", "8080")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "argus: unrecognized arguments: --port 8080; ./argus link --help says what there is.\n"
+
+
+def test_down_of_a_gateway_that_is_just_starting_says_to_try_again(tree):
+    tree.gateway_dir.mkdir(parents=True)
+    with open(tree.gateway_dir / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        text = tree.refused("down")
+    assert "just starting or stopping" in text and "run ./argus down again" in text
+
+
 def test_the_options_of_up_are_settings_that_exist():
     assert set(options.VARIABLES.values()) <= {row.metadata["name"] for row in settings.table()}

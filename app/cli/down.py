@@ -9,7 +9,7 @@ from argparse import Namespace
 
 from app import settings
 from app.cli import gateway
-from app.errors import ArgusError
+from app.errors import ArgusError, StartRefused
 from app.settings import Settings
 
 STOP_TIMEOUT_S = 10.0
@@ -34,7 +34,7 @@ def run(args: Namespace) -> int:
     elif _held(current) and (container := gateway.container_of(current)):
         raise ArgusError(f"The gateway on {current.home} runs in the container {container}: docker stop {container}.")
     elif _held(current):
-        raise ArgusError(f"A gateway on {current.home} is just starting or stopping; run ./argus down again.")
+        raise _between(current)
     count = _stop_runtimes(current)
     if count:
         stopped.append(f"{count} runtime{'s' if count > 1 else ''}")
@@ -69,7 +69,16 @@ def _stop_runtimes(current: Settings) -> int:
     # Imported late: it brings the store and the drivers, which nothing else here needs.
     from app import wiring
 
-    return wiring.stop_runtimes(current)
+    try:
+        return wiring.stop_runtimes(current)
+    except StartRefused:
+        if _held(current):  # it began after we had looked
+            raise _between(current) from None
+        raise
+
+
+def _between(current: Settings) -> ArgusError:
+    return ArgusError(f"A gateway on {current.home} is just starting or stopping; run ./argus down again.")
 
 
 def _held(current: Settings) -> bool:

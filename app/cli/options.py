@@ -69,7 +69,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if argv[:1] == ["test"] and argv[1:] not in (["-h"], ["--help"]):
         return argparse.Namespace(command="test", pytest=list(argv[1:]), settings={})
     parser = _parser()
-    args = parser.parse_args(list(argv))
+    args, unknown = parser.parse_known_args(list(argv))
+    if unknown:  # said by the command's own parser: its help has what may stand there
+        of = Parser(prog=f"./argus {args.command}") if args.command else parser
+        of.error(f"unrecognized arguments: {' '.join(unknown)}")
     args.settings = _chosen(parser, args)
     return args
 
