@@ -135,3 +135,8 @@ def test_a_restart_ends_a_bridge_that_does_not_answer() -> None:
         until(lambda: gateway.api("GET", session).json()["state"] == "running", 60)
         again = gateway.client(session=client.session)
         assert again.ready() and gateway.pids_of("bridge.py") != [bridge]
+
+
+def test_the_list_says_which_agent_a_new_session_gets(gateway: Gateway) -> None:
+    named = gateway.api("GET", "/sessions").json()["defaultAgent"]
+    assert gateway.api("GET", f"/sessions/{new(gateway)}").json()["agent"] == named

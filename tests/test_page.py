@@ -279,6 +279,8 @@ def test_a_killed_agent_ends_the_turn_in_words_and_the_page_goes_on(own_gateway:
     for pid in own_gateway.pids_of("demo.py"):
         os.kill(pid, signal.SIGKILL)
     expect(tab.page.locator(".turn-end")).to_contain_text("Interrupted", timeout=WAIT_MS)
+    tab.button("Write it again").click()
+    expect(tab.composer).to_have_value("slow 500 0.05")
     tab.say("back again?")
     tab.answered("back again?")
 

@@ -193,6 +193,18 @@ def test_a_session_is_made_with_the_agent_that_was_chosen(open_tab: OpenTab, gat
     assert gateway.api("GET", f"/sessions/{session}").json()["agent"] == "demo"
 
 
+def test_the_start_says_which_agent_works_and_what_to_try_with_the_demo(open_tab: OpenTab) -> None:
+    tab = open_tab().sign_in()
+    choice = tab.page.get_by_label("Done by")
+    expect(choice.locator("option:checked")).to_have_text("the demo agent (default)")
+    tab.button("run: ls -la").click()
+    expect(tab.page.get_by_label("What should be done?")).to_have_value("run: ls -la")
+    choice.select_option("codex")
+    expect(tab.button("run: ls -la")).to_have_count(0)
+    tab.button("How this page works").click()
+    expect(tab.page.get_by_role("dialog")).to_contain_text("What the dots say")
+
+
 def test_the_runtimes_log_is_one_click_away_and_the_agent_is_restarted(open_tab: OpenTab) -> None:
     tab = open_tab().sign_in()
     tab.begin("hello")

@@ -47,6 +47,7 @@ class Sessions(Model):
     """Running ones first, then the latest active."""
 
     sessions: list[Session]
+    default_agent: str = Field(description="of a new session that names none; `upstream`: somebody else runs them")
 
 
 class Mount(Body):
@@ -99,7 +100,7 @@ def list_sessions() -> Any:
     """All sessions: running ones first, then the latest active."""
     found = [Session(**shown(row)) for row in services().sessions.list()]
     found.sort(key=lambda session: session.status != "running")
-    return answer(Sessions(sessions=found))
+    return answer(Sessions(sessions=found, default_agent=services().sessions.default_agent()))
 
 
 @bp.post("/sessions", responses={201: Session})

@@ -136,6 +136,10 @@ class Sessions:
 
     # -- for callers
 
+    def default_agent(self) -> str:
+        """The agent of a new session that names none; `upstream` where somebody else runs them."""
+        return "upstream" if isinstance(self._provisioner, StaticProvisioner) else self._default_agent()
+
     def create(
         self,
         principal: Principal,
@@ -147,14 +151,14 @@ class Sessions:
         """A new session's row. Raises TooMany, BadRequest (agent, title, options), NotFound (upstream)."""
         static = self._provisioner if isinstance(self._provisioner, StaticProvisioner) else None
         chosen = static.choose(upstream) if static else ""
-        name = agent or ("" if static else self._default_agent())
-        if name and not static:
+        name = agent or self.default_agent()
+        if not static:
             agents.command(name, self._settings)
         secret = (static.secret_of(chosen) if static else None) or secrets.token_urlsafe(24)
         now = now_ms()
         row = SessionRow(
             id=uuid.uuid4().hex[:12],
-            agent=name or "upstream",
+            agent=name,
             title=clean_title(title) if title else "",
             owner=principal.name,
             provisioner=self._provisioner.name,

@@ -39,7 +39,8 @@ async function call(method, path, body, ...own) {
 
 const enc = encodeURIComponent;
 
-export const sessions = () => call('GET', '/sessions').then((answer) => answer.sessions);
+/** {sessions, defaultAgent}. */
+export const sessions = () => call('GET', '/sessions');
 export const session = (id) => call('GET', `/sessions/${enc(id)}`);
 export const createSession = (title, agent) => call('POST', '/sessions', agent ? { title, agent } : { title });
 export const renameSession = (id, title) => call('PATCH', `/sessions/${enc(id)}`, { title });

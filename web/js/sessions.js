@@ -20,6 +20,7 @@ export const nameOf = (session) => session.title || `Session ${session.sessionId
 export class Sessions {
   constructor() {
     this.all = null; // null until the first answer
+    this.defaultAgent = null; // of a new session that names none
     this.error = '';
     this.shown = null; // [session, state]: the open one, of which more is known than the list says
     this.watchers = new Set();
@@ -50,8 +51,9 @@ export class Sessions {
 
   async refresh() {
     try {
-      const found = await api.sessions();
-      this.all = found.sort((a, b) => b.lastActiveAtMs - a.lastActiveAtMs);
+      const { sessions, defaultAgent } = await api.sessions();
+      this.defaultAgent = defaultAgent;
+      this.all = sessions.sort((a, b) => b.lastActiveAtMs - a.lastActiveAtMs);
       this.error = '';
     } catch (error) {
       this.error = error.message;

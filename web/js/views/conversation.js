@@ -10,13 +10,11 @@ import { connectionWords, stateWords, usageWords } from '../words.js';
 import { Cards } from './cards.js';
 import { Composer } from './composer.js';
 import { Log } from './log.js';
+import { tries } from './tries.js';
 import { Trouble } from './trouble.js';
 import { Waiting } from './waiting.js';
 
 const TOUCH = matchMedia('(pointer: coarse)');
-const ABOUT_AGENT = 'Say what you want done. What the agent may not run by itself, it asks for here first.';
-const ABOUT_DEMO = 'This is the built-in demo agent, without a model: it repeats what you say. Or try one of these:';
-const TRY = { demo: ['slow 30 0.2', 'run: ls -la', 'big 5000', 'fail'] };
 
 /** Show a session. `state` is {app, parts: [session, thread], menu}; `menu` is the button that opens the list on a phone. */
 export function mount(root, state) {
@@ -115,10 +113,7 @@ class Conversation {
   #teach(agent) {
     if (this.taught === agent) return;
     this.taught = agent;
-    const button = (text) => el('button', { type: 'button', onclick: () => this.#write(text) }, text);
-    const tries = el('div', { class: 'tries' }, (TRY[agent] ?? []).map(button));
-    const about = agent === 'demo' ? ABOUT_DEMO : ABOUT_AGENT;
-    this.empty.replaceChildren(el('h2', {}, 'Nothing said yet'), el('p', {}, about), tries);
+    this.empty.replaceChildren(el('h2', {}, 'Nothing said yet'), ...tries(agent, (text) => this.#write(text)));
   }
 
   #write(text) {

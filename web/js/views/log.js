@@ -16,6 +16,12 @@ const MOST = 400; // drawn while the newest line is followed
 const isEmpty = (item) => item.type === 'reasoning' && item.done && !item.text;
 const shownItems = (turn) => [...turn.items.values()].filter((item) => !isEmpty(item));
 
+/** What helps after a turn that did not end by itself. The agent may have acted, so nothing is said again by itself. */
+function remedies(turn, again) {
+  if (turn.status === 'failed') return [...failure(turn), again(turn)];
+  return turn.status === 'interrupted' && turn.reason ? [again(turn)] : [];
+}
+
 function turnView(place, again) {
   const items = el('div', { class: 'items' });
   const end = el('p', { class: 'turn-end', dir: 'auto' });
@@ -28,7 +34,7 @@ function turnView(place, again) {
     drawn = now;
     keyed(items, shownItems(turn).slice(from), (item) => item.id, (item) => itemView(item, place));
     const ended = endOfTurn(turn);
-    if (end.textContent !== ended) more.replaceChildren(...(turn.status === 'failed' ? [...failure(turn), again(turn)] : []));
+    if (end.textContent !== ended) more.replaceChildren(...remedies(turn, again));
     setText(end, ended);
     setAttr(end, 'data-status', turn.status);
     setAttr(node, 'data-status', turn.status);

@@ -30,13 +30,13 @@ export function mount(root, { message, retry, signedIn }) {
   root.replaceChildren(el(
     'main', { class: 'signin' },
     logo(), el('h1', {}, 'Sign in to Argus'), said, again,
-    el('p', {}, 'Run ', el('code', {}, './argus link'), ' where the gateway runs, and open the link it prints.'),
+    el('p', {}, 'Run ', el('code', {}, './argus link'), ' where the gateway runs, and open the link it prints: it is good once, for ten minutes.'),
     el('form', { onsubmit: submit },
-      el('label', { for: 'token' }, 'Or paste a token'), el('div', { class: 'pair' }, field, button)),
+      el('label', { for: 'token' }, 'Or paste a token (there in ~/.argus/gateway/token)'), el('div', { class: 'pair' }, field, button)),
   ));
   return { unmount: () => root.replaceChildren() };
 }
 
 function wordsFor(error) {
-  return error.status === 401 ? 'That token opens nothing here. A link of ./argus link does.' : error.message;
+  return error.status === 401 ? 'That token opens nothing here. Was all of it copied? A link of ./argus link works, too.' : error.message;
 }

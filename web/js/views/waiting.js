@@ -14,7 +14,7 @@ export class Waiting {
   draw() {
     const { entries, held } = this.talk.queue;
     this.node.hidden = !entries.length;
-    setText(this.why, held ? `${held} Queued messages wait for “Send now”.` : 'Said when the turn is over:');
+    setText(this.why, held ? `${held} Queued messages wait for “Send now”.` : 'Sent when the agent is done:');
     keyed(this.list, entries, (entry) => entry.id, ({ id }) => this.#row(id));
   }
 
