@@ -21,7 +21,7 @@ from app.routes import create_app
 from app.settings import load
 from app.wiring import build
 
-PUBLIC = {"/healthz", "/readyz", "/robots.txt", "/auth/exchange", "/", "/chat", "/assets/<path:name>"}
+PUBLIC = {"/healthz", "/readyz", "/robots.txt", "/auth/exchange", "/", "/chat", "/nodes", "/assets/<path:name>"}
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_the_document_lists_every_route_of_the_api_and_which_need_a_token(http: 
     document = http.get("/openapi.json", headers={"Authorization": f"Bearer {TOKEN}"}).json
     assert document["openapi"].startswith("3.1.")
     told = {(m.upper(), re.sub(r"{(\w+)}", r"<\1>", p)) for p, item in document["paths"].items() for m in item}
-    page = {("GET", path) for path in ("/", "/chat", "/assets/<path:name>", "/robots.txt")}
+    page = {("GET", path) for path in ("/", "/chat", "/nodes", "/assets/<path:name>", "/robots.txt")}
     assert told == set(doors(http)) - page
     for path, item in document["paths"].items():
         for operation in item.values():
