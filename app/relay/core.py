@@ -370,6 +370,8 @@ class Core:
 
     def _turn_over(self, thread: str) -> None:
         """The turn's owner has no more to do with the thread, unless a next turn was asked for meanwhile."""
+        if thread not in self.questions.owners:
+            return  # an agent may end turns without end that nobody began
         asked = (w for w in (*self.waiting.values(), *self.queue) if w.method == "turn/start")
         if not any(waiting.thread == thread for waiting in asked):
             self.questions.owners.pop(thread, None)

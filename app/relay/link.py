@@ -18,13 +18,15 @@ import gevent
 from gevent import socket
 from gevent.event import Event
 
+from app.clock import monotonic_s
 from app.errors import Unavailable
 from app.relay.outbound import Outbound
 
 log = logging.getLogger("argus.link")
 
 READ = 1  # libev's EV_READ
-READ_BYTES = 65536
+READ_BYTES, LEAST_BYTES = 65536, 4096  # a wake-up; while lines cost much it reads less
+LONG_S = 0.02  # a wake-up that takes longer holds up all other sessions
 NEWLINE = 10
 ANSWER_BYTES = 65536
 SEND_LIMIT = 64 << 20
@@ -68,7 +70,8 @@ class Link:
 
     # fmt: off
     __slots__ = (
-        "_held", "_limit", "_on_lines", "_outbound", "_parts", "_raw", "_rest", "_sock", "_watcher", "closed", "why",
+        "_held", "_limit", "_on_lines", "_outbound", "_parts", "_pause", "_raw", "_rest", "_size", "_sock", "_watcher",
+        "closed", "why",
     )
     # fmt: on
 
@@ -79,6 +82,8 @@ class Link:
         self._parts: list[bytes] = []
         self._held, self._rest, self._limit = 0, rest, line_limit or sys.maxsize
         self._watcher: Any = None
+        self._pause: Any = None  # a timer, while others have their turn
+        self._size = READ_BYTES
         self._on_lines: Callable[[bytes], None] = lambda block: None
         self.closed, self.why = Event(), ""
         self._outbound = Outbound(self._raw, SEND_LIMIT, on_gone=lambda: self.close("the link broke"))
@@ -105,15 +110,46 @@ class Link:
 
     def _readable(self) -> None:
         try:
-            data = self._raw.recv(READ_BYTES)
+            data = self._raw.recv(self._size)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
             self.close(f"the link broke: {error}")
             return
-        if not data:
+        if len(data) >= LEAST_BYTES:
+            self._take_much(data)
+        elif not data:
             self.close("the link was closed")
-        elif data[-1] == NEWLINE and not self._parts and len(data) <= self._limit:
+        else:
+            self._take_any(data)
+
+    def _take_much(self, data: bytes) -> None:
+        """A large block may hold twenty thousand lines: if it takes long, others come first, and less is read then."""
+        began = monotonic_s()
+        self._take_any(data)
+        spent = monotonic_s() - began
+        if spent <= LONG_S:
+            self._size = min(READ_BYTES, self._size * 2)
+            return
+        self._size = max(LEAST_BYTES, self._size // 2)
+        if self._watcher is not None:
+            self._watcher.stop()
+            self._pause = gevent.get_hub().loop.timer(spent)
+            self._pause.start(self._go_on)
+
+    def _go_on(self) -> None:
+        self._end_pause()
+        if self._watcher is not None:
+            self._watcher.start(self._readable)
+
+    def _end_pause(self) -> None:
+        if self._pause is not None:
+            self._pause.stop()
+            self._pause.close()
+            self._pause = None
+
+    def _take_any(self, data: bytes) -> None:
+        if data[-1] == NEWLINE and not self._parts and len(data) <= self._limit:
             self._hand_on(data)
         else:
             self._take(data)
@@ -149,6 +185,7 @@ class Link:
         if self.closed.is_set():
             return
         self.why = why
+        self._end_pause()
         if self._watcher is not None:
             self._watcher.stop()
             self._watcher.close()
