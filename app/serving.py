@@ -100,7 +100,7 @@ def raise_file_limit(wanted: int) -> int:
     if soft != resource.RLIM_INFINITY and (hard == resource.RLIM_INFINITY or soft < hard):
         soft = hard if hard != resource.RLIM_INFINITY else wanted * 3
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return wanted if soft == resource.RLIM_INFINITY else max(100, min(wanted, (soft - 200) // 2))
+    return wanted if soft == resource.RLIM_INFINITY else min(wanted, (soft - min(200, soft // 2)) // 2)
 
 
 def is_loopback(address: Any) -> bool:

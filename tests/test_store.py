@@ -198,6 +198,19 @@ def test_those_who_stand_in_line_for_a_locked_database_do_not_each_wait_for_the_
     assert ran == [50]
 
 
+def test_nothing_is_written_into_a_database_that_was_removed(store: Store, path: Path) -> None:
+    away = path.with_name("away.db")
+    path.rename(away)
+    with pytest.raises(Unavailable, match="removed or replaced"):
+        store.run(lambda db: sessions.add(db, row()))
+    path.touch()
+    with pytest.raises(Unavailable, match="removed or replaced"):
+        store.check()
+    away.rename(path)
+    assert store.run(sessions.all_rows) == []
+    store.run(lambda db: sessions.add(db, row()))
+
+
 def test_what_was_committed_is_in_a_copy_of_the_files(store: Store, path: Path, tmp_path: Path) -> None:
     for n in range(50):
         store.run(lambda db, n=n: sessions.add(db, row(f"s{n}")))

@@ -37,6 +37,8 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self._engine = _engine(url)
+        self._path = Path(url.removeprefix("sqlite:///"))
+        self._file = _identity(self._path)
         self._pool = ThreadPool(1)
         self.waiting = self.done = 0  # transactions
         self.seconds = 0.0  # that they took, waiting included
@@ -67,6 +69,10 @@ class Store:
     def _transact(self, work: Callable[[Connection], T], until: float) -> T:
         if monotonic_s() > until:
             raise Unavailable("the gateway's database is too busy, or locked by another process; try again later")
+        if _identity(self._path) != self._file:  # SQLite would write on into the file that is gone, without a word
+            raise Unavailable(
+                f"the database {self._path} was removed or replaced while the gateway runs; put it back, or restart it"
+            )
         with self._engine.begin() as connection:
             return work(connection)
 
@@ -74,6 +80,15 @@ class Store:
         """Let go of the file."""
         self._pool.apply(self._engine.dispose)
         self._pool.kill()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file is there; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _engine(url: str) -> Engine:
