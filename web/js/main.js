@@ -28,10 +28,11 @@ class App {
     this.view?.show?.(location.hash, message, again);
   }
 
-  async signedOut(message, retry) {
+  /** `calm`: the message tells of nothing wrong. */
+  async signedOut(message, retry, calm = false) {
     this.#leave();
     const signin = await import('./views/signin.js');
-    if (!this.inside) this.view = signin.mount(root, { message, retry, signedIn: () => this.enter() });
+    if (!this.inside) this.view = signin.mount(root, { message, retry, calm, signedIn: () => this.enter() });
   }
 
   #leave() {

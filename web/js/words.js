@@ -185,6 +185,7 @@ const STATES = {
 export const stateWords = (state) => pick(STATES, state) ?? ['idle', state];
 
 const REPLAYED_MS = 8000; // how long that is worth saying
+const GAP_MS = 30_000;
 
 /** The connection in one line: {tone, text}. */
 export function connectionWords(status, now = Date.now()) {
@@ -194,7 +195,7 @@ export function connectionWords(status, now = Date.now()) {
     const seconds = Math.max(0, Math.ceil((status.until - now) / 1000));
     return { tone: 'bad', text: `reconnecting in ${seconds} s${why}` };
   }
-  if (status.gap) return { tone: 'wait', text: 'gap, history reloaded' };
+  if (status.gap && !(now - status.at > GAP_MS)) return { tone: 'wait', text: 'gap, history reloaded' };
   const replayed = now - status.at < REPLAYED_MS ? status.replayed : 0;
   return { tone: 'good', text: replayed ? `live, replayed ${replayed} event${replayed === 1 ? '' : 's'}` : 'live' };
 }

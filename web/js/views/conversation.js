@@ -206,7 +206,7 @@ class Conversation {
   /** Whether time alone changes what is shown. */
   #ticks() {
     const { running, status } = this.talk;
-    return running || status.replayed || status.state === 'waiting' || this.cards.ticks;
+    return running || status.replayed || status.gap || status.state === 'waiting' || this.cards.ticks;
   }
 
   #draw() {

@@ -101,7 +101,8 @@ class Shell {
   }
 
   async #signOut() {
-    this.app.signedOut((await api.signOut()) || 'You are signed out.');
+    const wrong = await api.signOut();
+    this.app.signedOut(wrong || 'You are signed out.', null, !wrong);
   }
 }
 

@@ -3,9 +3,9 @@
 import * as api from '../api.js';
 import { el, logo } from '../dom.js';
 
-/** Show the sign-in. `state` is {message, retry?, signedIn()}; `retry()` tries a link again that could not be tried. */
-export function mount(root, { message, retry, signedIn }) {
-  const said = el('p', { class: 'trouble', role: 'alert', hidden: !message }, message ?? '');
+/** Show the sign-in. `state` is {message, calm?, retry?, signedIn()}: `retry()` tries a link again that could not be tried. */
+export function mount(root, { message, calm, retry, signedIn }) {
+  const said = el('p', { class: calm ? 'notice' : 'trouble', role: 'alert', hidden: !message }, message ?? '');
   const field = el('input', {
     type: 'password', name: 'token', id: 'token', autocomplete: 'off', spellcheck: 'false', required: true,
   });
@@ -17,6 +17,7 @@ export function mount(root, { message, retry, signedIn }) {
       signedIn();
     } catch (error) {
       said.hidden = false;
+      said.className = 'trouble';
       said.textContent = wordsFor(error);
     }
     button.disabled = false;
