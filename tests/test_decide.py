@@ -141,7 +141,7 @@ DELIVERIES = {
     "not now, for the last time": (Outcome("failed"), 12, 0, ("dead", None, 0)),
     "not before a time": (Outcome("failed", retry_after_s=7), 1, 0, ("failed", 7_000, 0)),
     "not before a time in the far future": (Outcome("failed", retry_after_s=1e12), 1, 0, ("failed", 86_400_000, 0)),
-    "a time in the past": (Outcome("failed", retry_after_s=-5), 1, 0, ("failed", 0, 0)),
+    "a time in the past": (Outcome("failed", retry_after_s=-5), 1, 0, ("failed", 1_000, 0)),
 }  # fmt: skip
 
 

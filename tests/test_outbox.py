@@ -252,6 +252,21 @@ def test_who_talks_nonsense_may_have_got_it(tmp_path: Path) -> None:
     assert post(sender(tmp_path), raw_server(lambda c: c.sendall(b"\x00" * 100_000)))[0] == "unknown"
 
 
+def endless(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
+
+
+def test_who_says_go_on_without_an_end_is_left(tmp_path: Path) -> None:
+    kind, detail, *_ = post(sender(tmp_path), raw_server(endless))
+    assert kind == "unknown" and "larger than" in detail
+
+
+def test_a_time_to_wait_in_odd_digits_is_none(tmp_path: Path) -> None:
+    assert result_of(503, "\u00b2", "", 0.0) == ("failed", "HTTP 503: ", None, None)
+
+
 DRIPS = """
 from gevent import monkey; monkey.patch_all()
 import sys
@@ -284,7 +299,7 @@ def test_an_answer_that_drips_has_a_deadline(tmp_path: Path, start: bytes) -> No
 
 PRIVATE = [
     "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.1.1",
-    "255.255.255.255", "::1", "fe80::1", "fc00::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::7f00:1",
+    "255.255.255.255", "::1", "fe80::1", "fec0::1", "fc00::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::7f00:1",
     "2002:7f00:1::", "::", "ff02::1",
 ]  # fmt: skip
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import email.utils
 import hmac
 import http.client
+import io
 import ipaddress
 import os
 import socket
@@ -24,7 +25,7 @@ import gevent
 from app.errors import BadRequest, StartRefused
 from app.settings import Settings
 
-URL_MAX, ANSWER_BYTES = 2000, 64 << 10
+URL_MAX, ANSWER_BYTES, READ_BYTES = 2000, 64 << 10, 512 << 10  # READ_BYTES: of all that a sink says, heads included
 CONNECT_S, WHOLE_S = 5.0, 15.0
 LATER = (408, 425, 429)  # answers below 500 after which another attempt may do better
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -100,11 +101,44 @@ class HttpSender:
             sock.close()
             raise
         sock.settimeout(WHOLE_S)
-        connection.sock = sock
+        connection.sock = _Bounded(sock)  # type: ignore[assignment]  # it has all that http.client asks for
         return connection
 
     def _may_reach(self, host: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
         return is_public(address) or allowed(host, address, self._private)
+
+
+class _Bounded:
+    """A socket of which at most READ_BYTES are read, with room for others between: a sink that says without an end
+    "100 Continue" would hold up the whole gateway, because http.client reads on and what is there is read at once."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self.sendall, self.close = sock.sendall, sock.close
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        """What http.client reads from."""
+        return io.BufferedReader(_Reader(self._sock))
+
+
+class _Reader(io.RawIOBase):
+    def __init__(self, sock: socket.socket) -> None:
+        self._raw, self._left = sock.makefile("rb", buffering=0), READ_BYTES
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        gevent.sleep(0)
+        count = self._raw.readinto(buffer)  # type: ignore[attr-defined]
+        self._left -= count or 0
+        if self._left < 0:
+            raise http.client.HTTPException(f"the answer is larger than {READ_BYTES >> 10} KiB")
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
 
 
 def _dial(found: list[Any]) -> socket.socket:
@@ -148,6 +182,8 @@ def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(inner)
+        if address.is_site_local:
+            return False
     return address.is_global and not address.is_multicast and not address.is_reserved
 
 
@@ -187,7 +223,7 @@ def _seconds(retry_after: str | None, now: float) -> float | None:
     """A Retry-After header in seconds: a number, or a date."""
     if not retry_after:
         return None
-    if retry_after.strip().isdigit():
+    if retry_after.strip().isdecimal():
         return float(retry_after.strip()[:9])
     try:
         return max(0.0, email.utils.parsedate_to_datetime(retry_after).timestamp() - now)

@@ -68,5 +68,5 @@ def delivered(outcome: Outcome, attempts: int, uncertain: int) -> Next:
         return Next("dead", None, uncertain)
     wait_ms = BACKOFF_MS[min(attempts, len(BACKOFF_MS)) - 1]
     if outcome.retry_after_s is not None:
-        wait_ms = min(max(int(outcome.retry_after_s * 1000), 0), MAX_WAIT_MS)
+        wait_ms = min(max(int(outcome.retry_after_s * 1000), wait_ms), MAX_WAIT_MS)  # 0 must not burn all attempts
     return Next("failed", wait_ms, uncertain)
