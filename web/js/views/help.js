@@ -21,7 +21,8 @@ const dot = (state) => el('span', { class: 'dot', 'data-shape': stateWords(state
 
 export function show() {
   openDialog('Help', [
-    el('p', {}, 'A session is an agent with a workspace and its conversations. The agent goes on while nobody looks, and whatever you close, nothing is lost.'),
+    el('p', {}, 'A session is an agent with a workspace and its conversations. '
+      + 'The agent goes on while nobody looks, and whatever you close, nothing is lost.'),
     el('h3', {}, 'Keys'),
     el('dl', { class: 'keys' }, KEYS.flatMap(([key, words]) => term(el('kbd', {}, key), words))),
     el('h3', {}, 'What the dots say'),
