@@ -8,13 +8,14 @@ import shutil
 import signal
 import sqlite3
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from bridges import fill, tmpfs
 from conversations import Sink, in_state, new_session, over, own, receipt, say
-from support import Gateway, running, until
+from support import Gateway, free_port, running, until
 
 
 def stop_processes(gateway: Gateway, program: str) -> list[int]:
@@ -111,6 +112,15 @@ def test_a_policy_answers_at_once(policy: str, ran: bool) -> None:
         said = say(gateway, new_session(gateway), "run: touch made-by-policy")
         assert over(gateway, said)["state"] == "answered"
         assert (gateway.home / "workspace" / "made-by-policy").exists() is ran
+
+
+def test_what_waits_for_a_runtime_that_does_not_start_leaves_it_its_pauses() -> None:
+    with running(ARGUS_PROVISION_MODE="static", ARGUS_TCP_PORT=str(free_port())) as gateway:
+        began = time.monotonic()
+        said = say(gateway, new_session(gateway), "hello")
+        until(lambda: time.monotonic() - began > 4 and receipt(gateway, said)["waitsFor"])
+        attempts = gateway.log.read_text().count("WARNING argus.keeper")
+        assert 0 < attempts < 10 + 2 * (time.monotonic() - began)
 
 
 # -- follow-ups and context

@@ -61,7 +61,7 @@ class Lane:
         """Called on the hub with what the lane's thread is heard to do."""
         if self.turn is not None:
             self.turn.hear(heard)
-        if heard.what in ("turn_completed", "ready", "lost"):
+        if heard.what in ("turn_completed", "ready"):  # not lost: each failed attempt says so, and would bring the next
             self._poke.set()
 
     def _run(self) -> None:
