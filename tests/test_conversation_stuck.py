@@ -114,6 +114,33 @@ def test_a_policy_answers_at_once(policy: str, ran: bool) -> None:
         assert (gateway.home / "workspace" / "made-by-policy").exists() is ran
 
 
+def test_a_session_has_its_own_word_on_questions() -> None:
+    with running(ARGUS_APPROVALS="decline") as gateway:
+        made = gateway.api("POST", "/sessions", json={"approvals": "accept", "env": {"KEPT": "1"}}).json()
+        assert made["approvals"] == "accept"
+        for word, ran in (("accept", True), ("decline", False), ("accept", True), (None, False)):
+            changed = gateway.api("PATCH", f"/sessions/{made['sessionId']}", json={"approvals": word})
+            assert changed.json()["approvals"] == word
+            said = say(gateway, made["sessionId"], "run: mkdir by-the-sessions-word")
+            assert over(gateway, said)["state"] == "answered"
+            folder = gateway.home / "workspace" / "by-the-sessions-word"
+            assert folder.exists() is ran
+            if ran:
+                folder.rmdir()
+        other = say(gateway, new_session(gateway), "run: mkdir by-the-sessions-word")
+        assert over(gateway, other)["state"] == "answered" and not folder.exists()
+
+
+def test_a_word_on_questions_that_is_none_is_refused_and_changes_nothing() -> None:
+    with running() as gateway:
+        session = gateway.api("POST", "/sessions", json={"approvals": "ask", "title": "kept"}).json()["sessionId"]
+        assert gateway.api("POST", "/sessions", json={"approvals": "yes"}).status_code == 400
+        for body in ({"approvals": "yes"}, {"approvals": "accept", "title": "\u200b"}):
+            assert gateway.api("PATCH", f"/sessions/{session}", json=body).status_code == 400
+        assert gateway.api("PATCH", "/sessions/nope", json={"approvals": "ask"}).status_code == 404
+        assert gateway.api("PATCH", f"/sessions/{session}", json={"title": "new"}).json()["approvals"] == "ask"
+
+
 def test_what_waits_for_a_runtime_that_does_not_start_leaves_it_its_pauses() -> None:
     with running(ARGUS_PROVISION_MODE="static", ARGUS_TCP_PORT=str(free_port())) as gateway:
         began = time.monotonic()

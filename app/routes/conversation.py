@@ -26,7 +26,7 @@ def say(path: IdPath, body: models.NewInput) -> Any:
     if key is not None and params.setdefault("idempotencyKey", key) != key:
         raise BadRequest("the Idempotency-Key header and idempotencyKey differ; send one of them")
     if key is not None and not 0 < len(key) <= KEY_MAX:
-        raise BadRequest(f"Idempotency-Key may have {KEY_MAX} characters")
+        raise BadRequest(f"Idempotency-Key must have 1 to {KEY_MAX} characters")
     return _accepted(_conversation().accept(g.principal, path.id, said(params)))
 
 

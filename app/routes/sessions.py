@@ -7,9 +7,10 @@ from typing import Any, Literal
 from flask import g
 from pydantic import Field
 
+from app.errors import BadRequest
 from app.routes.api import Body, IdPath, Model, OptionalBody, SessionDone, answer, blueprint
 from app.routes.policy import services
-from app.services.options import MAX_MOUNTS, Options
+from app.services.options import MAX_MOUNTS, Options, approvals_of
 from app.services.sessions import TITLE_MAX
 from app.store.sessions import SessionRow
 
@@ -17,6 +18,7 @@ bp = blueprint("sessions")
 
 # What the reference's clients read of a container's state.
 STATUS = {"running": "running", "restarting": "running", "created": "created"}
+Policy = Literal["ask", "decline", "accept"]
 
 
 class Session(Model):
@@ -33,6 +35,7 @@ class Session(Model):
     reason: str
     open_turns: int = Field(description="turns that run now")
     open_questions: int = Field(description="approvals that wait for a person")
+    approvals: Policy | None = Field(None, description="what answers questions of its turns; null: ARGUS_APPROVALS")
     created_at_ms: int
     last_active_at_ms: int
 
@@ -65,12 +68,14 @@ class NewSession(OptionalBody):
     title: str = Field("", max_length=TITLE_MAX)
     mounts: list[Mount] = Field(default_factory=list, max_length=MAX_MOUNTS)
     env: dict[str, str] = Field(default_factory=dict, description="variables of its runtime")
+    approvals: Policy | None = Field(None, description="instead of ARGUS_APPROVALS")
 
 
-class Rename(Body):
-    """The new title; it must show something."""
+class Change(Body):
+    """What is left out stays."""
 
-    title: str = Field(max_length=TITLE_MAX)
+    title: str = Field("", max_length=TITLE_MAX, description="it must show something")
+    approvals: Policy | None = Field(None, description="null: as ARGUS_APPROVALS says")
 
 
 def shown(row: SessionRow) -> dict[str, Any]:
@@ -90,6 +95,7 @@ def shown(row: SessionRow) -> dict[str, Any]:
         "reason": row.reason,
         "open_turns": turns,
         "open_questions": questions,
+        "approvals": approvals_of(row.options),
         "created_at_ms": row.created_at_ms,
         "last_active_at_ms": row.active_at_ms,
     }
@@ -107,7 +113,7 @@ def list_sessions() -> Any:
 def create_session(body: NewSession) -> Any:
     """A new session. Its runtime starts when it is first used. 429 at ARGUS_MAX_SESSIONS, 400 for a mount that is not
     allowed."""
-    options = Options([mount.model_dump(by_alias=True) for mount in body.mounts], body.env)
+    options = Options([mount.model_dump(by_alias=True) for mount in body.mounts], body.env, body.approvals)
     row = services().sessions.create(g.principal, body.agent, body.title, options=options)
     return answer(Session(**shown(row)), 201)
 
@@ -120,9 +126,15 @@ def get_session(path: IdPath) -> Any:
 
 
 @bp.patch("/sessions/<id>", responses={200: Session})
-def rename_session(path: IdPath, body: Rename) -> Any:
-    """Give it another title. 400 for one that shows nothing."""
-    return answer(Session(**shown(services().sessions.rename(path.id, body.title))))
+def change_session(path: IdPath, body: Change) -> Any:
+    """Give it another title (400 for one that shows nothing), or say who answers the questions that come after."""
+    sessions, told = services().sessions, body.model_fields_set
+    if not told:
+        raise BadRequest("say what to change: title, approvals, or both")
+    row = sessions.rename(path.id, body.title) if "title" in told else sessions.get(path.id)
+    if "approvals" in told:
+        row = sessions.set_approvals(path.id, body.approvals)
+    return answer(Session(**shown(row)))
 
 
 @bp.post("/sessions/<id>/restart", responses={202: SessionDone})

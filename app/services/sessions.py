@@ -23,7 +23,7 @@ from app.provisioners.static import StaticProvisioner
 from app.relay.heard import Heard
 from app.services.auth import Principal
 from app.services.keeper import Counters, Keeper
-from app.services.options import Options, options_of
+from app.services.options import Options, options_of, with_approvals
 from app.services.threads import ThreadMemory
 from app.settings import Settings
 from app.store import sessions as rows
@@ -255,6 +255,17 @@ class Sessions:
         self.get(id)
         if not self._store.run(lambda db: rows.change(db, id, title=title)):
             raise NotFound("Unknown session")
+        return self.get(id)
+
+    def set_approvals(self, id: str, approvals: str | None) -> SessionRow:
+        """Who answers the questions of its turns from now on; None: as ARGUS_APPROVALS says. Raises NotFound."""
+
+        def work(db) -> None:
+            row = rows.get(db, id)
+            if row is not None:
+                rows.change(db, id, options=with_approvals(row.options, approvals))
+
+        self._store.run(work)
         return self.get(id)
 
     def restart(self, id: str) -> None:

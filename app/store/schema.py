@@ -1,4 +1,4 @@
-"""The tables. A row of DESIGN.md section 8 is added here by the part that fills it, with a migration."""
+"""The tables. What is added here needs a migration."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ sessions = Table(
     Column("initialize", Text),  # JSON {"epoch", "life", "result"}
     Column("created_at_ms", BigInteger, nullable=False),
     Column("active_at_ms", BigInteger, nullable=False),
-    Column("options", Text),  # JSON {"mounts", "env"}: what its runtime is given besides
+    Column("options", Text),  # JSON {"mounts", "env", "approvals"}: what it has besides the settings
 )
 
 threads = Table(

@@ -18,9 +18,11 @@ from app.errors import ArgusError, BadRequest, Conflict, NotFound
 from app.relay.frames import payload_of
 from app.relay.heard import Heard
 from app.relay.questions import GATEWAY
+from app.services.options import approvals_of
 from app.services.sessions import Sessions
 from app.settings import Settings
 from app.store import approvals as rows
+from app.store import sessions as session_rows
 from app.store.approvals import ApprovalRow
 from app.store.database import Store
 
@@ -90,13 +92,23 @@ class Approvals:
             log.warning("session %s: a question was not stored: %s", session, error.text)
             unset = {"input_id": None, "decision": "", "answered_by": "", "ended_at_ms": None}
             row, left_s = ApprovalRow(**values, **unset), self._timeout_s
-        policy = self._policy
+        policy = self._policy_of(session)
         if policy == "ask":
             gevent.sleep(left_s)
         decision = "accept" if policy == "accept" else "decline"
         by = f"policy {policy}" if policy != "ask" else "timeout"
         while not self._give(row, decision, by):
             gevent.sleep(TRY_S)
+
+    def _policy_of(self, session: str) -> str:
+        try:
+            row = self._store.run(lambda db: session_rows.get(db, session))
+        except ArgusError as error:
+            log.warning(
+                "session %s: who answers its questions could not be read, so people are asked: %s", session, error.text
+            )
+            return "ask"
+        return (row and approvals_of(row.options)) or self._policy
 
     def _give(self, row: ApprovalRow, decision: str, by: str) -> bool:
         keeper = self._sessions.live(row.session_id)
