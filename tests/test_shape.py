@@ -41,7 +41,7 @@ OWNERS = {
 }
 # In the drivers' rooms: what a driver leaves to files of its own, or all may use.
 HELPERS = {"__init__", "processes", "engine", "containers", "networks", "mounts"}
-# One file each because they run alone inside a runtime (DESIGN D3): nothing to import from.
+# One file each because they run alone inside a runtime: nothing to import from.
 LONG = {"runtime/bridge.py": 660, "runtime/adapters/demo.py": 850}
 
 

@@ -32,7 +32,7 @@ def command(name: str, settings: Settings) -> list[str] | str:
 
 
 def choose(settings: Settings, home: Path | None = None) -> Choice:
-    """DESIGN D1: a named agent is taken; else codex if its program and a login are both there, else demo.
+    """A named agent is taken; else codex if its program and a login are both there, else demo.
 
     In containers the program is there (it is in the image), and the login is the home's own.
     """

@@ -22,7 +22,7 @@ class Traits:
 def adapt(method: str, params: dict[str, Any], traits: Traits) -> dict[str, Any]:
     """The params to replace, by name; empty if all stay as they are.
 
-    Paths below the container's workspace become paths below the session's (DESIGN D7). In a container `sandbox` and
+    Paths below the container's workspace become paths below the session's. In a container `sandbox` and
     `sandboxPolicy` become full access, because the container is the boundary; approvalPolicy is left alone.
     """
     changed: dict[str, Any] = {}

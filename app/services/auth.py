@@ -1,4 +1,4 @@
-"""Identity: who is calling and what they may do. One mechanism, bearer tokens (DESIGN D5).
+"""Identity: who is calling and what they may do. One mechanism, bearer tokens.
 
 The operator's token opens every door. All others are random, stored as hashes with scope, session and expiry, and can
 be revoked. Scopes come from the stored row, never from what the caller says.

@@ -134,7 +134,7 @@ class Agents:
         for known in (self._main, self._loaded, self._locks):
             known.pop(session, None)
 
-    # -- how turns of the gateway's own are run (DESIGN D7)
+    # -- how turns of the gateway's own are run
 
     def thread_params(self, session: str) -> dict[str, Any]:
         """Of thread/start."""

@@ -1,5 +1,5 @@
 """What to do with an input whose way to the agent was cut: by a crash of the gateway, of the agent, or of the link
-between them. One pure function of what is stored and what the agent says of the thread (DESIGN D4).
+between them. One pure function of what is stored and what the agent says of the thread.
 
 The rule behind every row: an input whose message the agent has is never sent again, because tools may have acted; one
 that the agent does not have is sent.
