@@ -384,3 +384,9 @@ def test_an_engine_that_is_not_there_matters_only_where_it_is_needed(
 def test_an_engine_that_answers_nonsense_is_broken(tmp_path, monkeypatch, status: int, body: bytes) -> None:
     with engine(tmp_path / "s", status, body):
         assert [level for level, _ in docker(tmp_path / "s", monkeypatch)] == ["broken"]
+
+
+def test_it_looks_at_what_up_would_start_with_the_same_options(tree: Tree) -> None:
+    nowhere = f"unix://{tree.root}/nowhere.sock"
+    assert bad(examined(tree, DOCKER_HOST=nowhere)) == []
+    only(examined(tree, "--provision", "docker", DOCKER_HOST=nowhere), "broken", "Docker", "nowhere.sock")

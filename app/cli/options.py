@@ -40,7 +40,9 @@ COMMANDS = {
     ),
     "link": Command("print a link that opens the page; good once, for ten minutes", ("--home",)),
     "receipt": Command("tell what became of something that was said to an agent", ("--home",)),
-    "doctor": Command("look for what keeps Argus from working, and say what mends it", ("--home",), requirements=""),
+    "doctor": Command(
+        "look for what keeps Argus from working, and say what mends it", tuple(VARIABLES), requirements=""
+    ),
     "sessions": Command("list, stop, start or remove sessions, or read their logs", ("--home",)),
     "smoke": Command("say one thing to an agent and print its answer", ("--home",)),
     "web": Command("pass port 3000 on to a gateway, as docker-compose.yml's profile web does"),
