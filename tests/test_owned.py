@@ -11,7 +11,7 @@ from relay_kit import Session, asks, exited, line, note, ready, turn_completed, 
 from app.errors import NotFound
 from app.relay import owned
 from app.relay.adapt import Traits
-from app.relay.heard import Heard, Reply
+from app.relay.heard import MAX_COUNT, Heard, Reply
 from app.relay.questions import GATEWAY
 
 
@@ -157,6 +157,23 @@ def test_a_line_of_another_shape_is_passed_on_and_not_heard(params: dict[str, An
     assert heard(session) == [] and session.got("a") == [text]
 
 
+def test_what_no_database_takes_is_heard_all_the_same() -> None:
+    session = ready()
+    said = {"type": "agentMessage", "id": "i", "text": "half \ud83d of a smile"}
+    used = {"total": {"totalTokens": 2**63}, "last": {"totalTokens": 2**63, "inputTokens": -5}}
+    session.feed(
+        note("item/completed", threadId="t", turnId="u", item=said),
+        note("thread/tokenUsage/updated", threadId="t", turnId="u", tokenUsage=used),
+    )
+    text, counts = heard(session)
+    assert text.text == "half ? of a smile"
+    assert (counts.counts["total_tokens"], counts.counts["input_tokens"]) == (MAX_COUNT, 0)
+    asker = Asker(session)
+    asker.ask("thread/read", threadId="t")
+    session.feed(line({"id": session.sent_json()[-1]["id"], "result": {"text": "\ud83d"}}))
+    assert asker.tell() == [Reply("result", {"text": "?"})]
+
+
 def test_a_death_ends_turns_for_who_hears_too() -> None:
     session = ready()
     session.feed(turn_started())
@@ -248,3 +265,16 @@ def test_a_clients_turn_on_the_same_thread_is_its_own_again() -> None:
     session.says("b", {"id": 1, "method": "turn/start", "params": {"threadId": "t"}})
     session.feed(turn_started("t", "v"), asks(5, turn="v"))
     assert session.asked_of == {b"5": "b"}
+
+
+def test_the_service_learns_that_a_question_was_put_away_for_another() -> None:
+    session = ready()
+    asker = Asker(session)
+    asker.starts_turn()
+    session.feed(asks(7))
+    session.events.clear()
+    session.feed(asks(7, method="item/y/requestApproval"))
+    assert [(each.what, each.about.method) for each in heard(session)] == [
+        ("question_over", "item/x/requestApproval"),
+        ("question", "item/y/requestApproval"),
+    ]

@@ -341,6 +341,8 @@ class Core:
         elif event.name == "question_over":
             self._question_over(event.value, out)
         elif event.name == "question_dropped":
+            if event.value.to == GATEWAY:
+                out.events.append(owned.heard_question(event.value, "question_over"))
             self.questions.dropped(event.value, out)
         elif event.name == "exited":
             self.ready = False

@@ -4,6 +4,7 @@ server requests, known threads, the handshake's result. Nothing else keeps a cop
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ from app.relay.envelope import (
     question_key,
 )
 from app.relay.frames import header, text_frame
-from app.relay.heard import Heard, hear
+from app.relay.heard import Heard, hear, readable
 from app.relay.ring import EPOCH_SHIFT, LINE_SHIFT, Entry, Ring, position
 
 CR = 13
@@ -228,9 +229,18 @@ class Fold:
         try:
             return self._special(line, envelope_of(line))
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-            entry = (position(self.generation, self.seq), text_frame(line), 0)
-            self.ring.append(entry)
-            return [[entry]]
+            return self._unreadable(line)
+
+    def _unreadable(self, line: bytes) -> list[Piece]:
+        """It is passed on as it came; one that changes state, or answers somebody, must count all the same."""
+        with contextlib.suppress(msgspec.MsgspecError, RecursionError, ValueError):
+            again = readable(line)
+            envelope = envelope_of(again)
+            if envelope.method in WATCHED or envelope.id is not msgspec.UNSET:
+                return self._special(again, envelope)
+        entry = (position(self.generation, self.seq), text_frame(line), 0)
+        self.ring.append(entry)
+        return [[entry]]
 
     def _skipped(self, block: bytes) -> bytes:
         lines = block.split(b"\n")
