@@ -34,6 +34,7 @@ FIRST_LINE, STRANGERS = 65536, 16  # what links may cost before they have shown 
 INPUT_HIGH = 1 << 20  # more than this waiting for the app-server's stdin: the link is not read
 INPUT_LINE = 64 << 20  # a longer line from the link ends it
 LEFTOVER = 64  # blocks read from a dead app-server's pipes, which its children may hold and go on to fill
+GRACE = 1.5  # seconds from SIGTERM to SIGKILL
 FAILED_AFTER = 5  # so many quick deaths in a row mean `failed`
 ASKED = ("asked for by the gateway", "plain link")  # ends that are nobody's fault
 OOM_COUNTS = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")  # as a container sees it
@@ -392,17 +393,20 @@ class Bridge:
         if self.app and "mute" not in self.timers:
             self.watch(self.app.out, 0 if on else IN, self.read_output)
 
-    def restart(self, reason):
-        """End this life of the app-server; the next begins when it is gone."""
+    def restart(self, reason, grace=GRACE):
+        """End this life of the app-server, by force after `grace` seconds; the next begins when it is gone."""
         app = self.app
         if app is None:
             self.quick = 0
             self.timers.pop("start", None)
             self.start()
-        elif app.reason is None:
+            return
+        if app.reason is None:
             app.reason = reason
             app.signal(signal.SIGTERM)
-            self.after(1.5, "kill", lambda: app.signal(signal.SIGKILL))
+        due = self.timers.get("kill")
+        if due is None or due[0] > time.monotonic() + grace:  # asking again can only bring it nearer
+            self.after(grace, "kill", lambda: app.signal(signal.SIGKILL))
 
     def reap(self):
         """Called when the process may have ended: read what it left, then say that it died."""
@@ -618,9 +622,10 @@ class Bridge:
         """Obey and take out `bridge/…` lines; after a death drop all until the handshake of the new life begins."""
         keep = []
         for text in lines.split(b"\n")[:-1]:
-            method = call(text)[0]
+            method, params = call(text)
             if method == "bridge/restart":
-                self.restart(ASKED[0])
+                grace = params.get("graceMs")
+                self.restart(ASKED[0], min(grace, 1500) / 1000 if type(grace) is int and grace >= 0 else GRACE)
             if method == "initialize" and self.app:
                 self.gate = False
             if not self.gate and not method.startswith("bridge/"):

@@ -236,7 +236,7 @@ class TestWhatGoesWrong:
         broken = f"argus-test-broken:{home.name}"
         with made(home, ARGUS_RUNTIME_IMAGE=broken) as runtimes:
             runtimes.driver._plan.bridge = lambda spec: {"command": "cat"}  # a configuration without `listen`
-            with pytest.raises(Unavailable, match=r"ended with code 1: .*listen"):
+            with pytest.raises(Unavailable, match=r"ended: code 1: .*listen"):
                 runtimes.start()
             assert not api().containers(all=True, filters={"name": NAME})
         api().remove_image(broken)

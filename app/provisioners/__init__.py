@@ -55,6 +55,9 @@ class Provisioner(Protocol):
     def poll(self, handle: Handle) -> str:
         """`running` or `exited`."""
 
+    def how_it_ended(self, handle: Handle) -> str:
+        """Why a runtime that `exited` did, in words; empty if that is not known."""
+
     def list(self) -> list[Handle]:
         """All that run."""
 

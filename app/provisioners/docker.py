@@ -155,7 +155,7 @@ class DockerProvisioner:
         look = 0.0
         while True:
             if found is None or not _runs(found):
-                raise Unavailable(f"the session's container {self._how_it_ended(found)}")
+                raise Unavailable(self._how_it_ended(found))
             handle = self._handle(found, spec.session)
             why = _answers(handle["address"], spec.secret) if handle else "it has no address"
             if not why:
@@ -186,11 +186,12 @@ class DockerProvisioner:
 
     def _how_it_ended(self, found: dict[str, Any] | None) -> str:
         if found is None:
-            return "was removed while it started"
+            return "the session's container was removed"
         state, said = found["State"], ""
         with contextlib.suppress(ArgusError):
             said = self._engine.call("logs", found["Id"], tail=3).decode("utf-8", "replace").strip()[-300:]
-        how = "ended: runtime out of memory" if state.get("OOMKilled") else f"ended with code {state.get('ExitCode')}"
+        how = "runtime out of memory" if state.get("OOMKilled") else f"code {state.get('ExitCode')}"
+        how = f"the session's container ended: {how}"
         return how + (f": {said}" if said else f" {state.get('Error', '')}".rstrip())
 
     # -- what there is
@@ -202,6 +203,11 @@ class DockerProvisioner:
             return "exited"
         same = self._handle(found, handle["session"])
         return "running" if same and same["address"] == handle.get("address") else "exited"
+
+    def how_it_ended(self, handle: Handle) -> str:
+        """Out of memory, its exit code with its last words, or removed."""
+        found = self._engine.inspect(handle.get("container") or self._plan.name(handle["session"]))
+        return "" if found is not None and _runs(found) else self._how_it_ended(found)
 
     def list(self) -> list[Handle]:
         """Containers with this home's labels that run; the gateway is joined to their networks."""

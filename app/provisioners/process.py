@@ -166,6 +166,10 @@ class ProcessProvisioner:
         leader = identity_of(handle)
         return "running" if leader is not None and is_running(leader) else "exited"
 
+    def how_it_ended(self, handle: Handle) -> str:
+        """Nobody saw it."""
+        return ""
+
     def list(self) -> list[Handle]:
         """From the files that `start` leaves beside each session, and from what runs without one."""
         found: dict[str, Handle] = {}

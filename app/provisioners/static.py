@@ -45,6 +45,10 @@ class StaticProvisioner:
         """Connecting will tell."""
         return "running"
 
+    def how_it_ended(self, handle: Handle) -> str:
+        """Nobody saw it."""
+        return ""
+
     def list(self) -> list[Handle]:
         """None that could be left over."""
         return []

@@ -38,6 +38,7 @@ LOOK_S = 0.01  # between looks at whether a session is up
 QUICK_S = 5.0  # a link that breaks sooner is not dialled again at once
 RESUME_THREADS = 20  # after a death: the newest
 RESTART = b'{"method":"bridge/restart"}\n'
+RESTART_NOW = b'{"method":"bridge/restart","params":{"graceMs":200}}\n'
 
 
 @dataclass
@@ -80,6 +81,7 @@ class Keeper:
         self._attach: Attach | None = None
         self._epoch, self._resume, self._failures, self._broken = "", False, 0, 0
         self._wanted, self._remembered, self._afresh = True, False, False
+        self._ended = False  # we ended the runtime ourselves
         self._asleep = ""  # why its runtime is stopped for now
         self._resting, self._awake = Flag(), Flag()  # it is stopped; it is needed again
         self.ended: tuple[int, str] | None = None  # close code and reason for who comes too late
@@ -156,14 +158,15 @@ class Keeper:
 
     def end_agent(self) -> str:
         """End the agent's process with all that it started; it is started again. What was ended, in words."""
-        link = self.live.link
+        link, self._ended = self.live.link, True
         if self._provisioner.quick_stop and self.handle is not None:
             self._provisioner.stop(self.handle)
             if link is not None:
                 link.close("the runtime was ended")
             return "the runtime"
         if link is not None and self._attach is not None and not self.live.core.blocked:
-            link.send(RESTART)
+            self._ended = False
+            link.send(RESTART_NOW)
             return "the agent's process"
         if self.handle is not None:
             self._provisioner.stop(self.handle)
@@ -256,6 +259,7 @@ class Keeper:
         if handle is not None and self._afresh:
             self._provisioner.stop(handle)
         if handle is not None and not self._runs(handle):
+            self._tell_end(handle)
             handle = None
         if handle is not None and handle.get("attach"):
             try:
@@ -268,6 +272,18 @@ class Keeper:
             return self._dial(handle, self.live.core.fold.seq)
         except OSError as error:
             raise Unavailable(f"nothing answers at {handle['address']}: {error}") from None
+
+    def _tell_end(self, handle: Handle) -> None:
+        """Clients learn why the runtime ended, where that can be known and was not told yet."""
+        ours, self._ended = self._ended or self._afresh, False
+        if ours or self.live.core.fold.told:
+            return
+        try:
+            why = self._provisioner.how_it_ended(handle)
+        except Unavailable:
+            return
+        if why:
+            self._lost(why, "restarting")
 
     def _runs(self, handle: Handle) -> bool:
         try:
