@@ -72,6 +72,20 @@ def test_what_is_said_while_a_turn_runs_waits_and_is_answered_in_order(gateway: 
     assert said == ["1 2 3 4 5", *(f"number {n}" for n in range(5))]
 
 
+def test_what_interrupts_stops_a_clients_own_turn_too(gateway: Gateway) -> None:
+    session = new_session(gateway)
+    over(gateway, say(gateway, session, "make the thread"))
+    client = gateway.client(session=session)
+    client.result("initialize", {"clientInfo": {"name": "test", "version": "0"}})
+    thread = client.result("argus/thread/main/ensure")["threadId"]
+    client.result("thread/resume", {"threadId": thread})
+    turn = client.turn(thread, "slow 1000 0.1")
+    done = over(gateway, say(gateway, session, "now", mode="interrupt"))
+    ends = client.wait(lambda m: m.get("method") == "turn/completed" and m["params"]["turn"]["id"] == turn)
+    assert done["state"] == "answered" and ends["params"]["turn"]["status"] == "interrupted"
+    client.close()
+
+
 def test_what_waits_can_be_taken_back_and_what_runs_cannot(gateway: Gateway) -> None:
     session = new_session(gateway)
     runs, waits = say(gateway, session, "slow 30 0.1"), say(gateway, session, "never mind")

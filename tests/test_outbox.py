@@ -18,6 +18,7 @@ from conversations import Sink
 from hypothesis import given
 from hypothesis import strategies as st
 from relay_kit import STEADY
+from sqlalchemy import update
 from support import ROOT
 
 from app.channels import http as channel
@@ -26,7 +27,7 @@ from app.errors import BadRequest, NotFound
 from app.services.conversation import outbox as outbox_module
 from app.services.conversation.outbox import Outbox
 from app.settings import load
-from app.store import deliveries, inputs, sessions
+from app.store import deliveries, inputs, schema, sessions
 from app.store.database import Store, open_store
 from app.store.sessions import SessionRow
 
@@ -250,6 +251,23 @@ def test_who_hangs_up_without_a_word_may_have_got_it(tmp_path: Path) -> None:
 
 def test_who_talks_nonsense_may_have_got_it(tmp_path: Path) -> None:
     assert post(sender(tmp_path), raw_server(lambda c: c.sendall(b"\x00" * 100_000)))[0] == "unknown"
+
+
+def test_a_place_with_many_in_doubt_leaves_room_for_others(store: Store) -> None:
+    for n in range(outbox_module.PAGE + 1):
+        put(store, f"doubt-{n}", "tar-pit")
+    store.run(lambda db: db.execute(update(schema.deliveries).values(state="uncertain")))
+    put(store, "other", "elsewhere")
+    places = store.run(lambda db: deliveries.due_routes(db, 10, 20, outbox_module.PAGE))
+    assert len(places) == 2 and "elsewhere" in places[1]
+
+
+def test_a_slow_place_gives_its_turn_to_others_now_and_then(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox_module, "SLICE_S", 0.0)
+    for name in ("a", "b"):
+        put(store, name)
+    drain(store, Recorder())
+    assert [state(store, name).state for name in ("a", "b")] == ["pending", "pending"]
 
 
 def endless(connection: socket.socket) -> None:

@@ -69,6 +69,7 @@ class Sessions:
         self.memory = ThreadMemory(store)
         self.counters = Counters()
         self.listener: Callable[[str, Heard], None] = lambda session, heard: None  # who owns turns
+        self.on_delete: Callable[[str], None] = lambda session: None
 
     # -- at start and at the end
 
@@ -302,6 +303,7 @@ class Sessions:
             self._end(row, keeper)
         finally:
             self._ending.discard(id)
+        self.on_delete(id)
         log.info("session %s deleted", id)
 
     def _end(self, row: SessionRow, keeper: Keeper | None) -> None:

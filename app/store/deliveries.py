@@ -67,8 +67,8 @@ def _heads() -> Any:
 
 def due_routes(db: Connection, now_ms: int, latest_ms: int, limit: int) -> list[str]:
     """The places that something is to be sent to now."""
-    rows = select(deliveries.c.route).where(_heads(), _due(now_ms, latest_ms)).order_by(deliveries.c.seq).limit(limit)
-    return list(dict.fromkeys(db.scalars(rows)))
+    rows = select(deliveries.c.route).where(_heads(), _due(now_ms, latest_ms)).group_by(deliveries.c.route)
+    return list(db.scalars(rows.order_by(func.min(deliveries.c.seq)).limit(limit)))
 
 
 def head(db: Connection, route: str, now_ms: int, latest_ms: int) -> DeliveryRow | None:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, func, insert, select, update
 from app.store.schema import inputs, threads
 
 OPEN = ("queued", "started")
+IN_ONE = 500  # values of one `IN (…)`
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,15 @@ def next_queued(db: Connection, session: str, lane: str, limit: int) -> list[Inp
 
 def unsettled(db: Connection, session: str, lane: str, messages: Collection[str]) -> list[InputRow]:
     """What of a lane the agent may have: all that started, and what waits though its message is among these."""
-    begun = (inputs.c.state == "started") | ((inputs.c.state == "queued") & inputs.c.message_id.in_(messages))
-    wanted = (inputs.c.session_id == session, inputs.c.lane == lane, begun)
-    return [InputRow(**row._mapping) for row in db.execute(select(inputs).where(*wanted).order_by(inputs.c.seq))]
+    wanted = (inputs.c.session_id == session, inputs.c.lane == lane, inputs.c.state.in_(OPEN))
+    known = set(messages)  # a history may have more of them than a statement may have parameters
+    found = db.execute(select(inputs.c.seq, inputs.c.state, inputs.c.message_id).where(*wanted).order_by(inputs.c.seq))
+    begun = [row.seq for row in found if row.state == "started" or row.message_id in known]
+    parts = (begun[at : at + IN_ONE] for at in range(0, len(begun), IN_ONE))
+    rows = (
+        row for part in parts for row in db.execute(select(inputs).where(inputs.c.seq.in_(part)).order_by(inputs.c.seq))
+    )
+    return [InputRow(**row._mapping) for row in rows]
 
 
 def merge(db: Connection, ids: list[str], leader: str) -> None:

@@ -24,7 +24,7 @@ from app.settings import Settings
 from app.store import approvals as rows
 from app.store import sessions as session_rows
 from app.store.approvals import ApprovalRow
-from app.store.database import Store
+from app.store.database import IntegrityError, Store
 
 log = logging.getLogger("argus.approvals")
 
@@ -88,6 +88,9 @@ class Approvals:
         try:
             row = self._store.run(lambda db: rows.add(db, **values))
             left_s = min(self._timeout_s, max(0.0, (row.expires_at_ms - now) / 1000))
+        except IntegrityError:  # the session was deleted meanwhile
+            self._open.pop(key, None)
+            return
         except ArgusError as error:  # a full disk: the question stands all the same, for as long as this gateway lives
             log.warning("session %s: a question was not stored: %s", session, error.text)
             unset = {"input_id": None, "decision": "", "answered_by": "", "ended_at_ms": None}
@@ -97,7 +100,7 @@ class Approvals:
             gevent.sleep(left_s)
         decision = "accept" if policy == "accept" else "decline"
         by = f"policy {policy}" if policy != "ask" else "timeout"
-        while not self._give(row, decision, by):
+        while self._open.get(key) is gevent.getcurrent() and not self._give(row, decision, by):
             gevent.sleep(TRY_S)
 
     def _policy_of(self, session: str) -> str:
@@ -109,6 +112,11 @@ class Approvals:
             )
             return "ask"
         return (row and approvals_of(row.options)) or self._policy
+
+    def forget(self, session: str) -> None:
+        """The session is gone, its rows with it."""
+        for key in [key for key in self._open if key[0] == session]:
+            gevent.spawn(self._open.pop(key).kill)
 
     def _give(self, row: ApprovalRow, decision: str, by: str) -> bool:
         keeper = self._sessions.live(row.session_id)

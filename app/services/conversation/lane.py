@@ -57,6 +57,11 @@ class Lane:
         if self._greenlet is None:
             self._greenlet = gevent.spawn(self._run)
 
+    def let_go(self) -> None:
+        """Its session is gone."""
+        if self._greenlet is not None:
+            gevent.spawn(self._greenlet.kill)
+
     def hear(self, heard: Heard) -> None:
         """Called on the hub with what the lane's thread is heard to do."""
         if self.turn is not None:

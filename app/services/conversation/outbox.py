@@ -14,7 +14,7 @@ import gevent
 from gevent.event import Event
 from gevent.pool import Pool
 
-from app.clock import now_ms
+from app.clock import monotonic_s, now_ms
 from app.errors import ArgusError, Conflict, NotFound
 from app.services.conversation.states import MAX_WAIT_MS, Outcome, delivered
 from app.store import deliveries
@@ -24,7 +24,7 @@ from app.store.deliveries import DeliveryRow
 log = logging.getLogger("argus.outbox")
 
 AT_ONCE, PAGE, IDLE_S, LISTED = 32, 200, 60.0, 200
-NO_DISK_S = 5.0
+NO_DISK_S, SLICE_S = 5.0, 3.0
 
 
 class Sender(Protocol):
@@ -85,9 +85,10 @@ class Outbox:
         return IDLE_S if soonest is None else min(IDLE_S, max((soonest - now_ms()) / 1000, 0.05))
 
     def _serve(self, place: str) -> None:
-        """Send all that is due to one place, one after the other."""
+        """Send what is due to one place, one after the other; a slow one makes room for others now and then."""
+        until = monotonic_s() + SLICE_S
         try:
-            while not self.closing:
+            while not self.closing and monotonic_s() < until:
                 row = self._head(place)
                 if row is None or not self._send(row):
                     break

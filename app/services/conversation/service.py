@@ -59,7 +59,7 @@ class Conversation:
         self.desk = Desk(settings, store, sessions, self.outbox)
         self.desk.on_change = self._moved
         self._waiting: dict[str, list[Event]] = {}
-        sessions.listener = self.desk.hear
+        sessions.listener, sessions.on_delete = self.desk.hear, self.forget
 
     def begin(self) -> None:
         """Go on where the last gateway ended."""
@@ -106,6 +106,8 @@ class Conversation:
         finally:
             lane.accepting -= 1
             lane.depth -= not stored
+            if not stored:
+                lane.wake()  # one that was made for what could not be stored ends
         accepted = Accepted(row, lane, not stored)
         if not stored:
             self._check_same(row, said, name)
@@ -168,7 +170,9 @@ class Conversation:
         """`interrupt`: stop what runs, this is next. `steer`: put it into the running turn, if one runs."""
         if row.mode == "interrupt":
             turn = lane.turn
-            if turn is not None and row.id not in [r.id for r in turn.rows] and not turn.cancel_id:
+            if turn is None:
+                self._interrupt_clients_turn(lane)
+            elif row.id not in [r.id for r in turn.rows] and not turn.cancel_id:
                 turn.cancel_id = secrets.token_hex(6)
                 self.desk.stop_turn(lane, turn, "a newer message took its place")
             lane.wake()
@@ -180,6 +184,12 @@ class Conversation:
         finally:
             lane.steering -= 1
             lane.wake()
+
+    def _interrupt_clients_turn(self, lane: Lane) -> None:
+        keeper, thread = self._sessions.live(lane.session), lane.thread(make=False)
+        running = keeper.live.core.fold.turns.get(thread) if keeper and thread else None
+        if running and thread:
+            self.desk.stop_turn(None, None, "a newer message took its place", (lane.session, thread, running))
 
     def _steer(self, lane: Lane, row: InputRow) -> None:
         keeper, thread = self._sessions.live(lane.session), lane.thread(make=False)
@@ -315,9 +325,10 @@ class Conversation:
     def forget(self, session: str) -> None:
         """A session was deleted."""
         self.desk.agents.forget(session)
+        self.desk.approvals.forget(session)
         for owner, name in list(self.desk.lanes):
             if owner == session:
-                self.desk.lanes[owner, name].wake()
+                self.desk.lanes.pop((owner, name)).let_go()
 
     # -- the story of an input
 

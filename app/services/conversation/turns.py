@@ -10,6 +10,7 @@ from app.relay.heard import Heard
 from app.store.inputs import InputRow
 
 ANSWER_MAX = 2 << 20  # characters of an answer that are kept and sent
+KEPT_ITEMS, KEPT_ENDS = 10_000, 100  # of what an agent says of turns: it may say it without an end
 
 
 @dataclass
@@ -29,16 +30,22 @@ class Turn:
     _texts: dict[str, list[str]] = field(default_factory=dict)
     _ends: dict[str, Heard] = field(default_factory=dict)
     _seen: set[str] = field(default_factory=set)
+    _size: int = 0
 
     def hear(self, heard: Heard) -> None:
         """Something of the turn's thread."""
-        if heard.what == "agent" and heard.item not in self._seen:
+        if heard.what == "agent" and heard.item not in self._seen and self.id in (None, heard.turn):
             self._seen.add(heard.item)
-            self._texts.setdefault(heard.turn, []).append(heard.text)
+            if len(self._seen) <= KEPT_ITEMS and self._size <= ANSWER_MAX:  # the last one kept shows that it was cut
+                self._texts.setdefault(heard.turn, []).append(heard.text)
+                self._size += len(heard.text)
+            else:
+                self._seen.discard(heard.item)
         elif heard.what == "turn_completed":
-            self._ends[heard.turn] = heard
             if heard.turn == self.id:
                 self.ended = heard
+            elif self.id is None and len(self._ends) < KEPT_ENDS:
+                self._ends[heard.turn] = heard
         self.poke.set()
 
     def begun(self, id: str) -> None:
@@ -57,4 +64,4 @@ def answer_of(texts: list[str] | tuple[str, ...]) -> str:
     text = "\n\n".join(text.strip() for text in texts if text.strip())
     if len(text) <= ANSWER_MAX:
         return text
-    return text[:ANSWER_MAX] + f"\n\n[cut here: {len(text)} characters in all; thread/read has the rest]"
+    return text[:ANSWER_MAX] + "\n\n[cut here: it is longer than this; thread/read has the rest]"

@@ -10,7 +10,7 @@ from gevent.event import Event
 
 from app.clock import now_ms
 from app.errors import Unavailable
-from app.relay.heard import Heard
+from app.relay.heard import MAX_COUNT, Heard
 from app.store import usage as rows
 from app.store.database import Store
 
@@ -40,12 +40,14 @@ class Usage:
         """A turn has used more: each notice adds what the last step took; the same one twice counts once."""
         counts, key = dict(heard.counts or {}), (session, heard.turn)
         total = counts.pop("thread_total", 0)
+        if not heard.turn:
+            return
         row = self._turns.setdefault(key, {"thread": heard.thread, "seen": None, **dict.fromkeys(counts, 0)})
-        if not heard.turn or row["seen"] == total:
+        if row["seen"] == total:
             return
         row["seen"] = total
         for name, count in counts.items():
-            row[name] += count
+            row[name] = min(row[name] + count, MAX_COUNT)
         while len(self._turns) > KEPT_TURNS:
             del self._turns[next(iter(self._turns))]
         self._dirty.add(key)
