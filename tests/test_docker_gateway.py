@@ -52,6 +52,11 @@ def name_of(client: Client) -> str:
     return f"argus-session-{client.session}"
 
 
+def told(client: Client) -> str:
+    """What it was told of its runtime so far."""
+    return str([m for m in client.seen if isinstance(m, dict) and m.get("method") == "argus/runtime"])
+
+
 def counted(client: Client) -> list[int]:
     return [int(word) for word in client.text().split() if word.isdigit()]
 
@@ -242,6 +247,7 @@ class TestDeath:
         api().remove_container(name_of(client), force=True)
         ended = client.note("turn/completed", 30)
         assert ended["turn"]["status"] == "interrupted"
+        assert "argus/runtime" in told(client) and "container was removed" in told(client)
         until(lambda: client.ask("thread/resume", {"threadId": thread}, 30).get("result"), 30)
         client.turn(thread, "hello")
         client.note("turn/completed", 30)
@@ -253,6 +259,7 @@ class TestDeath:
         client.note("item/agentMessage/delta")
         api().kill(name_of(client))
         assert client.note("turn/completed", 30)["turn"]["status"] == "interrupted"
+        assert "container ended: code 137" in told(client)
         client.turn(thread, "hello")
         client.note("turn/completed", 30)
 

@@ -125,3 +125,12 @@ def test_links_pipes_and_folders_are_not_followed_and_said(tmp_path: Path) -> No
 
 def test_no_workspace_is_no_error(tmp_path: Path) -> None:
     assert context.read(tmp_path / "none", 10) == ([], [])
+
+
+def test_a_link_in_a_workspaces_place_leads_nowhere_where_an_agent_may_have_put_it(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "USER.md").write_text("Ada")
+    (tmp_path / "link").symlink_to(work)
+    assert context.read(tmp_path / "link", 10)[0][0].text == "Ada"
+    assert context.read(tmp_path / "link", 10, linked=False) == ([], [])

@@ -16,10 +16,13 @@ SKILLS_MAX, SKILL_BYTES = 50, 8192
 NO_LINK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-def read(workspace: Path, most_bytes: int) -> tuple[list[ContextFile], list[Skill]]:
-    """The context files that there are, each cut at `most_bytes`, and the skills. Blocks: call it in a thread."""
+def read(workspace: Path, most_bytes: int, linked: bool = True) -> tuple[list[ContextFile], list[Skill]]:
+    """The context files that there are, each cut at `most_bytes`, and the skills. Blocks: call it in a thread.
+
+    `linked`: the workspace itself may be a link; not where an agent in a container could have put one in its place.
+    """
     try:
-        root = os.open(workspace, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        root = os.open(workspace, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (0 if linked else os.O_NOFOLLOW))
     except OSError:
         return [], []
     try:

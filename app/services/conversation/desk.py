@@ -187,7 +187,8 @@ class Desk:
         if workspace is None:
             return None
         most = self.settings.context_file_bytes
-        files, skills = gevent.get_hub().threadpool.apply(context.read, (workspace, most))
+        linked = self.settings.workspace == workspace or not self.sessions.contained(session)
+        files, skills = gevent.get_hub().threadpool.apply(context.read, (workspace, most, linked))
         return prompt.project_context(session, files, skills, self.settings.context_bytes)
 
     def context_sent(self, lane: Lane, thread: str, mark: str | None) -> None:
