@@ -72,6 +72,13 @@ def test_what_is_said_while_a_turn_runs_waits_and_is_answered_in_order(gateway: 
     assert said == ["1 2 3 4 5", *(f"number {n}" for n in range(5))]
 
 
+@pytest.mark.parametrize("kind", [["http"], {"a": 1}, None, "smoke"])
+def test_a_route_of_an_odd_kind_is_refused_in_words(gateway: Gateway, kind: Any) -> None:
+    body = {"text": "hi", "replyRoute": {"type": kind}}
+    refused = gateway.api("POST", f"/sessions/{new_session(gateway)}/inputs", json=body)
+    assert refused.status_code == 400 and "must be one of http" in refused.json()["detail"]
+
+
 def test_what_interrupts_stops_a_clients_own_turn_too(gateway: Gateway) -> None:
     session = new_session(gateway)
     over(gateway, say(gateway, session, "make the thread"))

@@ -91,7 +91,7 @@ class Conversation:
         if self._sessions.live(session) is None:  # one that is live has a row; the insert finds out otherwise
             self._sessions.get(session)
         if said.route is not None:
-            sender = self.outbox.senders.get(said.route.get("type"))
+            sender = self.outbox.senders.get(str(said.route.get("type")))
             if sender is None:
                 raise BadRequest(f"replyRoute.type must be one of {', '.join(self.outbox.senders)}")
             sender.check(said.route)
