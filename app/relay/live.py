@@ -134,6 +134,10 @@ class Live:
         if client is not None:
             client.ws.send_frames(frame)
 
+    def tell(self, method: str, params: dict[str, Any]) -> None:
+        """A notification of the gateway's own to every client; it is not replayed."""
+        self._broadcast(text_frame(json.dumps({"method": method, "params": params}, separators=(",", ":")).encode()))
+
     def refuse(self, key: str, bad: BadFrame) -> None:
         """Tell a client what was wrong with its frame."""
         self.answer(key, error_frame(bad.id, bad.code, bad.text))

@@ -49,6 +49,12 @@ def remove(path: IdPath) -> Any:
     return answer(models.InputDone(input_id=_conversation().remove(path.id).id))
 
 
+@bp.patch("/inputs/<id>", responses={200: models.InputDone})
+def edit(path: IdPath, body: models.EditedInput) -> Any:
+    """Another text for an input that waits still, in its place; 409 once it was begun."""
+    return answer(models.InputDone(input_id=_conversation().edit(path.id, body.text).id))
+
+
 @bp.post("/inputs/<id>/retry", responses={202: models.AcceptedInput})
 def retry(path: IdPath) -> Any:
     """Say again what was interrupted or failed, as a new input (202); the same retry twice is one."""
@@ -91,8 +97,8 @@ def decide(path: IdPath, body: models.Decision) -> Any:
 
 @bp.get("/usage", responses={200: models.Usage})
 def usage(query: models.UsageQuery) -> Any:
-    """Tokens in all, by session, and of the newest turns."""
-    return answer(models.Usage(**_conversation().desk.usage.report(query.session, query.since_ms)))
+    """Tokens in all, by session, by thread, by day, and of the newest turns."""
+    return answer(models.Usage(**_conversation().desk.usage.report(query.session, query.since_ms, query.zone_minutes)))
 
 
 def _conversation() -> Conversation:

@@ -25,6 +25,12 @@ class NewInput(Body):
     idempotency_key: str | None = None
 
 
+class EditedInput(Body):
+    """Another text for what waits."""
+
+    text: str
+
+
 class AcceptedInput(Done):
     """It is stored. The same key and content get the same answer."""
 
@@ -41,6 +47,7 @@ class Input(Model):
     session_id: str
     thread_id: str | None
     turn_id: str | None
+    message_id: str = Field(description="the `clientId` of its user message; several merged ones share it")
     state: State
     text: str
     source: dict[str, Any] | None
@@ -160,6 +167,8 @@ class Usage(Model):
 
     total: dict[str, int]
     sessions: list[dict[str, Any]]
+    threads: list[dict[str, Any]] = Field(description="the latest used first, 200 at most")
+    days: list[dict[str, Any]] = Field(description="of the caller's zone, the newest first, 200 at most")
     turns: list[dict[str, Any]]
 
 
@@ -192,3 +201,4 @@ class UsageQuery(SessionQuery):
     """Since when."""
 
     since_ms: int = Field(0, ge=0, le=10**15)
+    zone_minutes: int = Field(0, ge=-900, le=900, description="of the caller's zone, east of Greenwich; for days")

@@ -17,15 +17,21 @@ export function whenSignedOut(callback) {
   onSignedOut = callback;
 }
 
+const QUICK_MS = 20_000; // for requests that are made again when nothing comes
+
 /** Ask the gateway. With a token of its own (null: none) the request does not speak for who is signed in. */
 async function call(method, path, body, ...own) {
+  return ask(method, path, body, own, {}, undefined);
+}
+
+async function ask(method, path, body, own, more, signal) {
   const token = own.length ? own[0] : keep.token.get();
-  const headers = {};
+  const headers = { ...more };
   if (token) headers.Authorization = `Bearer ${token}`;
   if (body !== undefined) headers['Content-Type'] = 'application/json';
   let response;
   try {
-    response = await fetch(path, { method, headers, body: body && JSON.stringify(body), cache: 'no-store' });
+    response = await fetch(path, { method, headers, body: body && JSON.stringify(body), cache: 'no-store', signal });
   } catch {
     throw new ApiError(0, 'The gateway does not answer. Is it running?');
   }
@@ -51,6 +57,25 @@ export const sessionLog = (id, lines = 200) => call('GET', `/sessions/${enc(id)}
 export const rendered = (texts) => call('POST', '/render', { texts }).then((answer) => answer.html);
 export const deleteSession = (id) => call('DELETE', `/sessions/${enc(id)}`);
 export const socketTicket = () => call('POST', '/auth/ticket').then((answer) => answer.ticket);
+
+// -- what is said by the durable way
+
+/** Say something that the gateway keeps until it is answered. The same key: the same input. */
+export const postInput = (session, key, text, threadId) => ask(
+  'POST', `/sessions/${enc(session)}/inputs`, { text, threadId, source: { channel: 'page' } }, [],
+  { 'Idempotency-Key': key }, AbortSignal.timeout(QUICK_MS),
+);
+export const inputsOf = (session, thread) =>
+  call('GET', `/sessions/${enc(session)}/inputs?thread=${enc(thread)}`).then((answer) => answer.inputs);
+export const inputOf = (id) => call('GET', `/inputs/${enc(id)}`);
+export const removeInput = (id) => ask('DELETE', `/inputs/${enc(id)}`, undefined, [], {}, AbortSignal.timeout(QUICK_MS));
+export const editInput = (id, text) => call('PATCH', `/inputs/${enc(id)}`, { text });
+export const retryInput = (id) => call('POST', `/inputs/${enc(id)}/retry`);
+export const deadDeliveries = (session) =>
+  call('GET', `/deliveries?state=dead&session=${enc(session)}`).then((answer) => answer.deliveries);
+export const retryDelivery = (id) => call('POST', `/deliveries/${enc(id)}/retry`);
+export const usage = (session) =>
+  call('GET', `/usage?session=${enc(session)}&zoneMinutes=${-new Date().getTimezoneOffset()}`);
 
 /** Sign in with the ticket of a link. */
 export async function signInByTicket(ticket) {

@@ -40,7 +40,8 @@ export function askText(title, { label, value = '', yes }, act) {
   return opened;
 }
 
-function form(title, parts, { yes, no, danger }, act) {
+/** A dialog with a form: `act()` as in `confirm`. */
+export function form(title, parts, { yes, no, danger }, act) {
   const why = el('p', { class: 'problem', role: 'alert', hidden: true, dir: 'auto' });
   const cancel = el('button', { type: 'button', onclick: () => opened.close() }, no);
   const ok = el('button', { type: 'submit', class: danger ? 'danger' : 'primary' }, yes);

@@ -7,7 +7,8 @@ try {
 }
 
 if (location.hash.startsWith('#/s/')) {
-  const modules = ['connection', 'history', 'markdown', 'outbox', 'queue', 'requests', 'talk', 'thread', 'threads'];
+  const modules = ['connection', 'history', 'inputs', 'markdown', 'outbox', 'queue', 'requests', 'talk', 'thread',
+    'threads'];
   const views = ['cards', 'composer', 'conversation', 'fields', 'inside', 'item', 'log', 'tries', 'trouble', 'waiting'];
   for (const name of [...modules, ...views.map((view) => `views/${view}`)]) {
     const link = document.createElement('link');

@@ -15,6 +15,7 @@
 import * as api from './api.js';
 import { Connection, Disconnected, RpcError } from './connection.js';
 import { History } from './history.js';
+import { Inputs, isTyped } from './inputs.js';
 import * as keep from './keep.js';
 import { Outbox } from './outbox.js';
 import { Queue } from './queue.js';
@@ -28,6 +29,7 @@ const { applyFrame, applyOlder, applySnapshot, emptyThread, runningTurn, threadO
 const INITIALIZE = { clientInfo: { name: 'argus_page', title: 'Argus page', version: '0.1.0' } };
 const NEW_THREAD = { cwd: '/workspace', approvalPolicy: 'on-request', sandbox: 'workspace-write' };
 const UNANSWERED_MS = 5000;
+const TAKE_BACK_MS = 1500; // Stop waits no longer for what is queued
 
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
@@ -45,7 +47,12 @@ export class Talk {
     this.outbox = new Outbox(this.tab.get('outbox'), { save, giveBack: (...back) => this.#gaveBack(...back), takeBack: on.takeBack });
     this.threads = new Threads(session, (...asked) => this.#ask(...asked));
     this.history = new History((...asked) => this.#ask(...asked));
-    this.queue = this.#queueOf(this.thread.id);
+    const changed = () => on.changed();
+    this.queue = new Queue(session, this.tab, {
+      changed, giveBack: on.giveBack, accepted: (id) => this.inputs.read(id), ready: () => this.#agentHasAll(),
+      sent: (id) => this.outbox.entries.some((entry) => entry.id === id),
+    });
+    this.inputs = new Inputs(session, this.tab, { changed, settled: (stateOf) => this.queue.settle(stateOf) });
     this.status = { state: 'connecting' };
     this.runtime = { state: '', reason: '' };
     const flags = { loaded: this.fresh, gap: false, stopping: null, model: '', fetching: false };
@@ -61,6 +68,7 @@ export class Talk {
 
   stop() {
     this.connection.stop();
+    this.queue.stop();
   }
 
   get running() {
@@ -69,15 +77,22 @@ export class Talk {
 
   /** Whether what is said now would cut into something. */
   get busy() {
-    return Boolean(this.running || this.outbox.entries.length || this.queue.next);
+    const posted = this.queue.posts.some(({ thread }) => !thread || thread === this.thread.id);
+    return Boolean(this.running || this.outbox.entries.length || posted || this.inputs.waiting.length);
   }
 
   // -- what a person does
 
-  /** Send a text, once. `id`: the one that it had in the queue. */
+  /** Say something: at once if nothing is before it, else by the gateway's queue. */
+  say(text) {
+    if (this.busy) this.queue.add(text, this.thread.id);
+    else this.send(text);
+  }
+
+  /** Send a text to the agent, once; a running turn is steered. `id`: of the note that it was kept under. */
   async send(text, id) {
     const entry = this.outbox.add(text, id);
-    if (id) this.queue.remove(id);
+    if (id) this.queue.drop(id);
     const late = setTimeout(() => this.connection.check(), UNANSWERED_MS);
     this.on.changed();
     try {
@@ -91,16 +106,18 @@ export class Talk {
       if (this.outbox.failed(entry, error)) this.#settle();
     }
     clearTimeout(late);
+    this.queue.flush();
     this.on.changed();
   }
 
-  /** Interrupt the running turn. */
+  /** Interrupt the running turn. What was typed in pages and waits is taken back first: it would begin at once. */
   async interrupt() {
     const turn = this.running;
     if (!turn || this.stopping === turn.id) return;
     this.stopping = turn.id;
     this.on.changed();
     try {
+      await Promise.race([this.#takeAllBack(), pause(TAKE_BACK_MS)]);
       await this.#ask('turn/interrupt', { threadId: this.thread.id, turnId: turn.id });
     } catch {
       this.stopping = null; // it had ended, or the connection broke: the stream or the history will say
@@ -148,36 +165,27 @@ export class Talk {
 
   // -- what waits for the turn's end
 
-  #queueOf(threadId) {
-    const key = threadId ?? 'new';
-    const save = (entries) => this.tab.set('queues', { ...this.tab.get('queues'), [key]: entries ?? undefined });
-    const sent = (id) => this.outbox.entries.some((entry) => entry.id === id);
-    return Object.assign(new Queue(this.tab.get('queues')?.[key], sent, save), { key });
+  /** Whether what is posted now stands behind everything that was sent before. */
+  #agentHasAll() {
+    return this.outbox.entries.every((entry) => entry.state === 'taken');
   }
 
-  /** The queue of the thread that is shown; what was queued for one that had no id yet comes along. */
-  #followQueue(id) {
-    if (this.queue.key === (id ?? 'new')) return;
-    const { key, entries } = this.queue;
-    const queue = this.#queueOf(id);
-    if (key === 'new' && entries.length) {
-      queue.entries.push(...entries);
-      queue.save();
-      this.tab.set('queues', { ...this.tab.get('queues'), new: undefined });
-    }
-    this.queue = queue;
+  async #takeAllBack() {
+    const { queue } = this;
+    if (queue.posts.length) await queue.flush();
+    queue.holdPosts('The turn was stopped.');
+    await queue.takeBack(this.inputs.waiting.filter(isTyped), this.thread.id, 'The turn was stopped.');
   }
 
-  /** A turn that this page saw has ended: the next one goes out, if it was a good end. */
-  #flushQueue(status) {
-    if (status === 'interrupted') this.queue.hold('The turn was stopped.');
-    else if (status === 'failed') this.queue.hold('The turn failed.');
-    const { next } = this.queue;
-    if (next && this.connection.live && !this.outbox.entries.length) this.send(next.text, next.id);
+  /** Take an input back that a page queued; its note, or undefined if it was begun by now. */
+  async takeBack(input) {
+    const [note] = await this.queue.takeBack([input], this.thread.id, '');
+    return note;
   }
 
   #gaveBack(text, why) {
-    this.queue.hold('The message before was not sent.');
+    this.queue.adopt(this.thread.id);
+    this.queue.holdPosts('The message before was not sent.');
     this.on.giveBack(text, why);
   }
 
@@ -240,11 +248,12 @@ export class Talk {
       asks.settle(this.requests);
       if (!this.loaded) await this.#load();
       await this.#reread();
-      if (this.loaded && !this.running && !this.outbox.entries.length) this.queue.hold('The turn ended while this page was away.');
     } catch (error) {
       this.#troubled(error);
     }
     await this.#settle();
+    await this.inputs.load(this.thread.id);
+    this.queue.flush();
   }
 
   /** A part of opening did not work. A broken connection begins again by itself; a dead agent says when it is back. */
@@ -280,7 +289,8 @@ export class Talk {
     this.thread.name = name || this.thread.name;
     this.fresh = false;
     keep.thread.set(this.session, id);
-    this.#followQueue(id);
+    if (id) this.queue.adopt(id);
+    if (id !== this.inputs.thread) this.inputs.load(id);
     this.on.shown(id);
     for (const message of this.early.splice(0)) {
       if (threadOf(message) === id) this.#fold(message);
@@ -317,6 +327,7 @@ export class Talk {
     else if (id !== undefined) this.#asked(message);
     else if (method === 'argus/runtime') this.#runtime(params);
     else if (method === 'argus/question') this.#told(params);
+    else if (method === 'argus/input') this.inputs.told(params);
     else if (method === 'serverRequest/resolved') asks.resolved(this.requests, params.requestId);
     else if (method === 'configWarning') warn(this.thread, params.summary);
     else this.#notified(message);
@@ -365,13 +376,12 @@ export class Talk {
     applyFrame(this.thread, message);
     if (method === 'turn/started') this.#anchor({ epoch: this.connection.cursor.epoch, seq: seq - 1 });
     if (params.item?.clientId) this.outbox.seen(params.item.clientId);
-    if (method === 'turn/completed') this.#turnEnded(params.turn.status);
+    if (method === 'turn/completed') this.#turnEnded();
   }
 
-  #turnEnded(status) {
+  #turnEnded() {
     this.#anchor(null);
     this.stopping = null;
-    this.#flushQueue(status);
     this.on.turnEnded();
     if (this.thread.stale && this.loaded) this.#reread().catch((error) => this.#troubled(error));
   }

@@ -6,8 +6,13 @@ import { REFUSED } from './outbox.js';
 const PAGE = 100;
 const PAGES = 3;
 
+const ASSEMBLED = /^# Project Context\n\n\[ARGUS\]/; // its first message was put together by the gateway
+
 /** What a thread is called. */
-export const nameOfThread = (thread) => thread.name || thread.preview || 'New conversation';
+export function nameOfThread({ name, preview }) {
+  if (name || !preview) return name || 'New conversation';
+  return ASSEMBLED.test(preview) ? 'Begun from elsewhere' : preview;
+}
 
 export class Threads {
   constructor(session, ask) {

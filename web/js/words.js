@@ -156,19 +156,26 @@ export function endOfTurn(turn) {
 
 const SAID = { accept: 'Accepted', acceptForSession: 'Accepted for this session', decline: 'Declined', cancel: 'Declined and stopped' };
 
+/** An answer to a question. */
+export const saidWords = (decision) => pick(SAID, decision) ?? 'Answered';
+
 /** Who gave which answer to a question. */
 export const answeredWords = (decision, who) =>
-  `${pick(SAID, decision) ?? 'Answered'} ${who === 'you' ? 'here' : `in ${who}`}`;
+  `${saidWords(decision)} ${who === 'you' ? 'here' : `in ${who}`}`;
 
-const count = (n) => (n < 1000 ? String(n) : n < 1e6 ? `${(n / 1000).toFixed(n < 10_000 ? 1 : 0)} k` : `${(n / 1e6).toFixed(1)} M`);
+/** A large number, short. */
+export const count = (n) => (n < 1000 ? String(n) : n < 1e6 ? `${(n / 1000).toFixed(n < 10_000 ? 1 : 0)} k` : `${(n / 1e6).toFixed(1)} M`);
 
-/** How many tokens a thread has used, and how full the model's context is, if the agent tells. */
-export function usageWords(usage) {
-  const total = usage?.total?.totalTokens;
-  if (!(total > 0)) return '';
-  const window = usage.modelContextWindow;
-  const full = window > 0 ? ` · context ${Math.min(100, Math.round((100 * (usage.last?.totalTokens ?? 0)) / window))} %` : '';
-  return `${count(total)} tokens${full}`;
+/**
+ * How many tokens a thread has used, how full the model's context is, if the agent tells, and what the session has used,
+ * if that is more. `kept`: what the gateway has counted, {thread, session}.
+ */
+export function usageWords(usage, kept) {
+  const total = Math.max(usage?.total?.totalTokens ?? 0, kept.thread);
+  const window = usage?.modelContextWindow;
+  const full = window > 0 ? `context ${Math.min(100, Math.round((100 * (usage.last?.totalTokens ?? 0)) / window))} %` : '';
+  const session = kept.session > total ? `session ${count(kept.session)}` : '';
+  return [total > 0 ? `${count(total)} tokens` : '', full, session].filter(Boolean).join(' · ');
 }
 
 const STATES = {

@@ -48,7 +48,7 @@ class Desk:
         self.closing = self.taken_up = False
         self.lanes: dict[tuple[str, str], Lane] = {}
         self._contexts: OrderedDict[tuple[str, str], str] = OrderedDict()  # what a thread was sent last
-        self.on_change: Callable[[str], None] = lambda input_id: None  # somebody waits for it to move
+        self.on_change: Callable[[InputRow, str], None] = lambda row, state: None  # it is in this state now
 
     # -- lanes
 
@@ -119,8 +119,8 @@ class Desk:
                 )
 
         self.store.run(work)
-        for id in ids:
-            self.on_change(id)
+        for row in turn.rows:
+            self.on_change(row, "started")
 
     def finish(self, lane: Lane, rows: list[InputRow], action: Action) -> None:
         """The turn is over: close its inputs and write what is to be sent, all at once."""
@@ -157,7 +157,7 @@ class Desk:
         if action.what != "answered":
             log.warning("session %s: input %s %s: %s", lane.session, rows[0].id, state, action.why)
         for row in rows:
-            self.on_change(row.id)
+            self.on_change(row, state)
         if wrote:
             self.outbox.wake()
 

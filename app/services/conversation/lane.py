@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent.event import Event
+from gevent.lock import RLock
 
 from app.clock import monotonic_s
 from app.errors import ArgusError, NotFound
@@ -48,6 +49,8 @@ class Lane:
         self.why = ""  # why nothing runs although something waits, for receipts
         self.accepting = 0  # inputs that are being stored now
         self.steering = 0  # inputs that are being put into the running turn
+        self.changing = 0  # inputs that wait and are being changed or removed
+        self.lock = RLock()  # held while the next one is taken, and while one is changed
         self._poke, self._greenlet = Event(), None
         self._failing_since: float | None = None
 
@@ -96,7 +99,7 @@ class Lane:
     @property
     def rests(self) -> bool:
         """Whether it has nothing to do and nothing is on its way."""
-        return self._greenlet is None and not self.accepting and not self.steering
+        return self._greenlet is None and not self.accepting and not self.steering and not self.changing
 
     def _step(self) -> bool:
         """One thing at a time; False if there is nothing to do."""
@@ -131,16 +134,19 @@ class Lane:
         agents = self.desk.agents
         try:
             thread = self.thread(make=True)
+            self._when_idle(thread)  # before it is loaded: an agent can't resume a thread whose first turn just begins
             agents.load(self.session, thread)
         except NoThread as gone:
             self.desk.finish(self, rows, Action("failed", why=f"the thread can't be used: {gone}"))
             return
-        text, context = self.desk.prompt(self, rows)
-        live = self._when_idle(thread)
-        turn = self.turn = Turn(rows, thread, live.core.fold.head, monotonic_s())
+        with self.lock:
+            live, text, context = self._take(thread)
+        turn = self.turn
+        if turn is None:  # another turn began meanwhile, or nothing waits any more: look again
+            return
         params = {
             "threadId": thread,
-            "clientUserMessageId": rows[0].message_id,
+            "clientUserMessageId": turn.rows[0].message_id,
             "input": [{"type": "text", "text": text}],
             **agents.turn_params(self.session),
         }
@@ -149,13 +155,22 @@ class Lane:
         self._wait_for(turn, replies)
         self._answered(turn, replies[0], context)
 
-    def _when_idle(self, thread: str) -> Any:
-        """The live session, at a moment when no turn runs on the thread: a turn/start would steer it."""
+    def _take(self, thread: str) -> tuple[Any, str, str | None]:
+        """What is said next, as it is now, becomes the lane's turn; nobody can change or remove it from here on."""
+        rows = self.desk.next_rows(self)
+        text, context = self.desk.prompt(self, rows) if rows else ("", None)
+        live = self.desk.agents.keeper(self.session).live
+        if rows and live.idle(thread):
+            self.turn = Turn(rows, thread, live.core.fold.head, monotonic_s())
+        return live, text, context
+
+    def _when_idle(self, thread: str) -> None:
+        """Wait until no turn runs on the thread: a turn/start would steer it."""
         since = monotonic_s()
         while True:
             live = self.desk.agents.keeper(self.session).live
             if live.idle(thread):
-                return live
+                return
             if self.desk.closing:
                 raise TryAgain("the gateway stops")
             busy = live.core.ready and not live.core.blocked

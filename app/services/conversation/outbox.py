@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import gevent
@@ -40,8 +41,13 @@ class Sender(Protocol):
 class Outbox:
     """Sends what is due. One delivery to a place at a time; one that fails for now holds back those behind it."""
 
-    def __init__(self, store: Store, senders: dict[str, Sender]) -> None:
-        self._store, self.senders = store, senders
+    def __init__(
+        self,
+        store: Store,
+        senders: dict[str, Sender],
+        on_change: Callable[[DeliveryRow, str], None] = lambda row, state: None,
+    ) -> None:
+        self._store, self.senders, self._on_change = store, senders, on_change
         self._poke, self._pool = Event(), Pool(AT_ONCE)
         self._busy: set[str] = set()  # places that something is on its way to
         self.closing = False
@@ -136,6 +142,7 @@ class Outbox:
         except ArgusError as error:
             log.warning("the outcome of delivery %s was not stored: %s", row.id, error.text)
             return False
+        self._on_change(row, after.state)
         return True
 
     # -- for callers
@@ -153,4 +160,5 @@ class Outbox:
         if not revived:
             raise Conflict(f"only dead deliveries are retried; this one is {row.state}")
         self.wake()
+        self._on_change(row, row.state)
         return row

@@ -15,7 +15,7 @@ from app.clock import monotonic_s, now_ms
 from app.errors import ArgusError, BadRequest, Conflict, NotFound, Unavailable
 from app.services.auth import Principal
 from app.services.conversation.agent import NoThread
-from app.services.conversation.checks import Said
+from app.services.conversation.checks import Said, said
 from app.services.conversation.desk import Desk
 from app.services.conversation.lane import MAIN, Lane
 from app.services.conversation.outbox import Outbox, Sender
@@ -55,7 +55,7 @@ class Conversation:
 
     def __init__(self, settings: Settings, store: Store, sessions: Sessions, senders: dict[str, Sender]) -> None:
         self._store, self._sessions = store, sessions
-        self.outbox = Outbox(store, senders)
+        self.outbox = Outbox(store, senders, self._delivery_moved)
         self.desk = Desk(settings, store, sessions, self.outbox)
         self.desk.on_change = self._moved
         self._waiting: dict[str, list[Event]] = {}
@@ -114,6 +114,8 @@ class Conversation:
         elif said.mode != "queue":
             lane.steering += said.mode == "steer"
             gevent.spawn(self._overtake, lane, row)
+        if stored:
+            self._moved(row, "queued")
         lane.wake()
         return accepted
 
@@ -230,18 +232,28 @@ class Conversation:
 
     def remove(self, id: str) -> InputRow:
         """Take back what waits still. Raises NotFound, Conflict (it was begun)."""
+        return self._change_waiting(id, "removed", {"ended_at_ms": now_ms()})
+
+    def edit(self, id: str, text: str) -> InputRow:
+        """Another text for what waits still, in its place. Raises NotFound, Conflict (it was begun), BadRequest."""
+        return self._change_waiting(id, "queued", {"text": said({"text": text}).text})
+
+    def _change_waiting(self, id: str, state: str, values: dict[str, Any]) -> InputRow:
         row = self.get(id)
-        lane = self.desk.lanes.get((row.session_id, row.lane))
-        on_its_way = lane is not None and (
-            lane.steering or lane.unsettled or (lane.turn is not None and id in [r.id for r in lane.turn.rows])
-        )
-        if on_its_way or not self._store.run(
-            lambda db: inputs.move(db, id, before("remove"), "removed", ended_at_ms=now_ms())
-        ):
-            raise Conflict(f"only what waits can be removed; this input is {self.get(id).state} or being started")
-        if lane is not None:
-            lane.depth = max(0, lane.depth - 1)
-        self._moved(id)
+        lane = self.desk.lane(row.session_id, row.lane)
+        lane.changing += 1
+        try:
+            with lane.lock:
+                begun = lane.steering or lane.unsettled or (lane.turn and id in [r.id for r in lane.turn.rows])
+                if begun or not self._store.run(lambda db: inputs.move(db, id, before("remove"), state, **values)):
+                    now = self.get(id).state
+                    raise Conflict(f"only what waits can be changed; this input is {now} or being started")
+                if state == "removed":
+                    lane.depth = max(0, lane.depth - 1)
+        finally:
+            lane.changing -= 1
+            lane.wake()
+        self._moved(row, state)
         return self.get(id)
 
     def retry(self, principal: Principal, id: str) -> Accepted:
@@ -276,9 +288,20 @@ class Conversation:
             if left:
                 self._waiting[id] = left
 
-    def _moved(self, id: str) -> None:
-        for waiter in self._waiting.get(id, []):
+    def _moved(self, row: InputRow, state: str) -> None:
+        for waiter in self._waiting.get(row.id, []):
             waiter.set()
+        thread = row.thread_id or (row.lane if row.lane != MAIN else self.desk.agents.known_main(row.session_id))
+        self._tell(row.session_id, {"inputId": row.id, "threadId": thread, "state": state})
+
+    def _delivery_moved(self, row: DeliveryRow, state: str) -> None:
+        self._tell(row.session_id, {"inputId": row.input_id, "deliveryId": row.id, "delivery": state})
+
+    def _tell(self, session: str, params: dict[str, Any]) -> None:
+        """All clients of a session, if any are attached."""
+        keeper = self._sessions.live(session)
+        if keeper is not None and keeper.live.clients:
+            keeper.live.tell("argus/input", params)
 
     # -- threads
 

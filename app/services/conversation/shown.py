@@ -16,8 +16,9 @@ def shown(row: InputRow) -> dict[str, Any]:
     return {
         "inputId": row.id,
         "sessionId": row.session_id,
-        "threadId": row.thread_id,
+        "threadId": row.thread_id or (None if row.lane == "main" else row.lane),
         "turnId": row.turn_id,
+        "messageId": row.message_id,
         "state": row.state,
         "text": row.text,
         "source": json.loads(row.source) if row.source else None,

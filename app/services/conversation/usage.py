@@ -83,16 +83,31 @@ class Usage:
         except Unavailable as error:
             log.warning("usage of %d turns was not stored: %s", len(found), error.text)
 
-    def report(self, session: str | None, since_ms: int) -> dict[str, Any]:
-        """Sums of each session and of all, and the newest turns."""
+    def report(self, session: str | None, since_ms: int, zone_minutes: int = 0) -> dict[str, Any]:
+        """Sums of each session, thread and day and of all, and the newest turns."""
         self.flush()
-        sums, turns = self._store.run(
-            lambda db: (rows.sums(db, session, since_ms), rows.listed(db, session, since_ms, LISTED))
-        )
+
+        def work(db: Any) -> tuple[list[dict[str, Any]], ...]:
+            wanted = (db, session, since_ms)
+            by_day = rows.days(*wanted, zone_minutes, LISTED)
+            return rows.sums(*wanted), rows.threads(*wanted, LISTED), by_day, rows.listed(*wanted, LISTED)
+
+        sums, threads, days, turns = self._store.run(work)
         shown = [{"sessionId": row["session_id"], "turns": row["turns"], **_counts(row)} for row in sums]
         return {
             "total": {name: sum(row[name] for row in shown) for name in ("turns", *NAMES.values())},
             "sessions": shown,
+            "threads": [
+                {
+                    "sessionId": row["session_id"],
+                    "threadId": row["thread_id"],
+                    "turns": row["turns"],
+                    "atMs": row["at_ms"],
+                    **_counts(row),
+                }
+                for row in threads
+            ],
+            "days": [{"day": row["day"], "turns": row["turns"], **_counts(row)} for row in days],
             "turns": [
                 {
                     "sessionId": row["session_id"],

@@ -1,5 +1,6 @@
 // One session: header, connection line, conversation, questions, queue, composer.
 
+import { usage } from '../api.js';
 import { isOpen, openMenu } from '../dialog.js';
 import { el, iconButton, onceAFrame, setAttr, setText } from '../dom.js';
 import * as keep from '../keep.js';
@@ -23,7 +24,7 @@ export function mount(root, state) {
 
 class Conversation {
   constructor(root, { app, parts: [session, thread = null], menu }) {
-    Object.assign(this, { app, session, root, tab: keep.tab(session) });
+    Object.assign(this, { app, session, root, tab: keep.tab(session), used: { thread: 0, session: 0 } });
     this.draw = onceAFrame(() => this.#draw());
     this.talk = new Talk(session, this.#events(), thread);
     this.draftOf = this.#draftKey();
@@ -80,7 +81,7 @@ class Conversation {
 
   #line() {
     this.said = el('span', {});
-    this.usage = el('span', { class: 'usage' });
+    this.usage = el('button', { class: 'usage', type: 'button', hidden: true, title: 'Usage', onclick: () => this.#usage() });
     this.line = el('div', { class: 'line', role: 'status' }, this.said, this.usage);
     return this.line;
   }
@@ -93,10 +94,24 @@ class Conversation {
       { icon: 'plus', text: 'New conversation', run: () => this.#go('new') },
       { icon: 'talks', text: 'Conversations…', run: () => this.#threads() },
       { icon: 'edit', text: 'Rename session…', run: async () => (await actions()).rename(app, session, named()) },
+      { icon: 'receipt', text: 'Usage…', run: () => this.#usage() },
       { icon: 'log', text: 'Runtime log…', run: async () => (await actions()).showLog(session) },
       { icon: 'restore', text: 'Restart agent…', run: async () => (await actions()).restart(session) },
       { icon: 'trash', text: 'Delete session…', danger: true, run: async () => (await actions()).remove(app, session, named()) },
     ]);
+  }
+
+  async #usage() {
+    (await import('./usage.js')).show(this.session, this.talk);
+  }
+
+  /** What the gateway has counted; it is no trouble if it does not say. */
+  async #count() {
+    const told = await usage(this.session).catch(() => null);
+    if (!told) return;
+    const thread = told.threads.find(({ threadId }) => threadId === this.talk.thread.id)?.totalTokens ?? 0;
+    this.used = { thread, session: told.total.totalTokens };
+    this.draw();
   }
 
   async #threads() {
@@ -142,6 +157,7 @@ class Conversation {
     if (text && thread && this.draftOf === 'new') this.tab.set('drafts', { ...this.#drafts(), new: undefined, [thread]: text });
     else if (!text && kept) this.composer.set(kept);
     this.draftOf = this.#draftKey();
+    this.#count();
     if (thread) this.app.replaceUrl(sessionUrl(this.session, thread));
   }
 
@@ -153,7 +169,10 @@ class Conversation {
       shown: (thread) => this.#shown(thread),
       giveBack: (text, why) => this.composer.giveBack(text, why),
       takeBack: (text) => this.composer.takeBack(text),
-      turnEnded: () => this.app.sessions.refresh(),
+      turnEnded: () => {
+        this.app.sessions.refresh();
+        this.#count();
+      },
       ended: (why) => this.#ended(why),
     };
   }
@@ -172,8 +191,7 @@ class Conversation {
       this.composer.note(waits ? 'Not connected. Your text stays here.' : 'Sent as soon as the session is open.');
       return false;
     }
-    if (this.talk.busy) this.talk.queue.add(text);
-    else this.talk.send(text);
+    this.talk.say(text);
     this.log.toEnd();
     this.draw();
     return true;
@@ -235,7 +253,9 @@ class Conversation {
   #drawLine() {
     const words = connectionWords(this.talk.status);
     setText(this.said, words.text);
-    setText(this.usage, usageWords(this.talk.thread.usage));
+    const used = usageWords(this.talk.thread.usage, this.used);
+    this.usage.hidden = !used;
+    setText(this.usage, used);
     setAttr(this.line, 'data-tone', words.tone);
   }
 

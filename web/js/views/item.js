@@ -1,6 +1,7 @@
 // One item of a turn: a message, or a tool's work folded to one line.
 
 import { el, icon, setAttr, setText } from '../dom.js';
+import { sourceWords } from '../inputs.js';
 import { markdown } from '../markdown.js';
 import { describe, pick, textIn } from '../words.js';
 import { inside, pictures } from './inside.js';
@@ -20,16 +21,38 @@ function growingText(node) {
   };
 }
 
-function userMessage() {
+/** What a person said. Of an input only the person's words; what was put around them for the agent is in a fold. */
+function userMessage({ inputs }) {
   const body = el('div', { class: 'bubble' });
   const images = el('div', { class: 'pictures' });
-  const node = el('div', { class: 'said' }, el('span', { class: 'unseen' }, 'You said: '), images, body);
+  const about = el('div', { class: 'about-input', hidden: true });
+  const told = el('pre', { class: 'command', tabindex: '0', dir: 'auto' });
+  const fold = el('details', { class: 'told', hidden: true }, el('summary', {}, 'What the agent was told'), told);
+  const node = el('div', { class: 'said' }, el('span', { class: 'unseen' }, 'You said: '), images, body, about, fold);
+  let drawn = '';
   const update = (item) => {
-    body.hidden = !item.text;
-    setText(body, item.text);
+    const said = inputs.saidBy(item.raw.clientId);
+    const text = said === null ? '…' : said.map((input) => input.text).join('\n\n') || item.text;
+    body.hidden = !text;
+    setText(body, text);
     images.replaceChildren(...pictures(item.raw.content));
+    fold.hidden = !said?.length || text === item.text;
+    setText(told, fold.hidden ? '' : item.text);
+    const now = JSON.stringify(said?.map((input) => [input.inputId, input.state, inputs.deadOf(input)]) ?? null);
+    if (now !== drawn) about.replaceChildren(...(said ?? []).map((input) => aboutInput(input, inputs.deadOf(input))));
+    about.hidden = !said?.length;
+    drawn = now;
   };
   return { node, update };
+}
+
+/** The line under an input: where it came from, its receipt, and what became of its answer if that did not arrive. */
+function aboutInput(input, dead) {
+  const receipt = async () => (await import('./input_actions.js')).showReceipt(input.inputId);
+  const sign = el('button', { class: 'bare', type: 'button', onclick: receipt }, icon('receipt'), 'Receipt');
+  const lost = dead.length ? el('span', { class: 'lost' }, 'Its answer was not delivered') : null;
+  const from = sourceWords(input);
+  return el('div', {}, lost, from ? el('span', { class: 'from', dir: 'auto' }, from) : null, sign);
 }
 
 /** Plain while it grows; Markdown once it is complete, on the same grid of lines, so that little moves. */
@@ -99,17 +122,18 @@ const MAKE = { userMessage, agentMessage, plan: agentMessage, notice: noticeLine
 
 /**
  * A view of an item: {node, update(item)}. It draws only what changed. `place(change)` changes the page without moving
- * what is being read.
+ * what is being read; `inputs` knows what was said by the durable way.
  */
-export function itemView(item, place) {
-  const view = (pick(MAKE, item.type) ?? fold)({ place });
+export function itemView(item, place, inputs) {
+  const view = (pick(MAKE, item.type) ?? fold)({ place, inputs });
   let version = -1;
   view.node.dataset.item = item.type;
   return {
     node: view.node,
     update: (next) => {
-      if (next.version === version && next.done) return;
-      version = next.version;
+      const now = next.type === 'userMessage' ? `${next.version} ${inputs.revision}` : next.version;
+      if (now === version && next.done) return;
+      version = now;
       try {
         view.update(next);
       } catch (error) { // a field of another type than the protocol says: this item only

@@ -7,6 +7,7 @@ import { el, icon, keyed, setAttr, setText } from '../dom.js';
 import { endOfTurn } from '../words.js';
 import { failure } from './inside.js';
 import { itemView } from './item.js';
+import { runAgain } from './waiting.js';
 
 const NEAR_PX = 48; // closer to the bottom than this counts as being there
 const AHEAD_PX = 800; // more is drawn when less than this is left above
@@ -22,19 +23,30 @@ function remedies(turn, again) {
   return turn.status === 'interrupted' && turn.reason ? [again(turn)] : [];
 }
 
-function turnView(place, again) {
+function turnView(place, again, inputs) {
   const items = el('div', { class: 'items' });
   const end = el('p', { class: 'turn-end', dir: 'auto' });
   const more = el('div', { class: 'turn-more' });
   const node = el('section', { class: 'turn' }, items, end, more);
   let drawn = '';
+  let offered = '';
+  const offer = (turn, ended) => {
+    const own = turn.status === 'inProgress' ? [] : inputs.ofTurn(turn.id);
+    const open = own.filter((input) => inputs.isOpenEnd(input));
+    const now = `${ended} ${own.length} ${open.map((input) => input.inputId)}`;
+    if (now === offered) return;
+    offered = now;
+    const failed = turn.status === 'failed' ? failure(turn) : [];
+    const shown = own.length ? [...failed, ...open.map((input) => runAgain(input.inputId))] : remedies(turn, again);
+    more.replaceChildren(...shown);
+  };
   const update = ({ turn, from }) => {
-    const now = `${turn.version} ${from}`;
+    const now = `${turn.version} ${from} ${inputs.revision}`;
     if (now === drawn && turn.status !== 'inProgress') return;
     drawn = now;
-    keyed(items, shownItems(turn).slice(from), (item) => item.id, (item) => itemView(item, place));
+    keyed(items, shownItems(turn).slice(from), (item) => item.id, (item) => itemView(item, place, inputs));
     const ended = endOfTurn(turn);
-    if (end.textContent !== ended) more.replaceChildren(...remedies(turn, again));
+    offer(turn, ended);
     setText(end, ended);
     setAttr(end, 'data-status', turn.status);
     setAttr(node, 'data-status', turn.status);
@@ -89,7 +101,7 @@ export class Log {
   }
 
   #draw(talk) {
-    const view = () => turnView(this.place, (turn) => this.#again(turn));
+    const view = () => turnView(this.place, (turn) => this.#again(turn), talk.inputs);
     keyed(this.turns, this.#window(talk.thread.turns), ({ turn }) => turn.id, view);
     keyed(this.sending, talk.outbox.entries, (entry) => entry.id, sendingView);
     const doing = working(talk);
