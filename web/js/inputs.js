@@ -8,6 +8,8 @@ const IDS = /^in_[0-9a-f]+$/;
 const RECENT_MS = 7 * 24 * 60 * 60 * 1000;
 const OVER = ['interrupted', 'failed'];
 
+const rank = (state) => ['queued', 'started'].indexOf(state) + 1 || 3;
+
 /** The channel that the page's own follow-ups name. */
 export const PAGE = 'page';
 
@@ -73,7 +75,10 @@ export class Inputs {
     });
   }
 
+  /** States only go forward: an answer that was overtaken by a newer one is dropped. */
   #put(input) {
+    const had = this.byId.get(input.inputId);
+    if (had && rank(had.state) > rank(input.state)) return;
     this.byId.set(input.inputId, input);
     this.revision += 1;
     this.on.changed();
@@ -89,6 +94,13 @@ export class Inputs {
       if (error.status && error.status !== 404) this.problem = `What waits could not be read: ${error.message}`;
       this.on.changed();
       return undefined;
+    }
+  }
+
+  /** The agent has a user message of this id: what it says does not wait any more. */
+  seen(clientId) {
+    for (const input of this.byId.values()) {
+      if (input.messageId === clientId && input.state === 'queued') this.#put({ ...input, state: 'started' });
     }
   }
 
@@ -120,8 +132,8 @@ export class Inputs {
   /** What waits, in the order in which it will be said. */
   get waiting() {
     const queued = [...this.byId.values()].filter(({ state }) => state === 'queued');
-    const rank = ({ mode }) => (mode === 'interrupt' ? 0 : 1);
-    return queued.sort((a, b) => rank(a) - rank(b) || a.acceptedAtMs - b.acceptedAtMs);
+    const after = ({ mode }) => (mode === 'interrupt' ? 0 : 1);
+    return queued.sort((a, b) => after(a) - after(b) || a.acceptedAtMs - b.acceptedAtMs);
   }
 
   /** Whether an input was not answered and was not said again. */

@@ -375,7 +375,9 @@ export class Talk {
     const { method, params, seq } = message;
     applyFrame(this.thread, message);
     if (method === 'turn/started') this.#anchor({ epoch: this.connection.cursor.epoch, seq: seq - 1 });
-    if (params.item?.clientId) this.outbox.seen(params.item.clientId);
+    const said = params.item?.clientId;
+    if (said) this.outbox.seen(said);
+    if (said) this.inputs.seen(said);
     if (method === 'turn/completed') this.#turnEnded();
   }
 
