@@ -1,4 +1,4 @@
-"""The page and the durable way in: what waits, what came to nothing, receipts, usage; seen at once and after a reload."""
+"""The page and the durable way in: what waits, what came to nothing, receipts, usage; live and after a reload."""
 
 from __future__ import annotations
 

@@ -66,6 +66,11 @@ More is in [the manual](https://example.org/manual).
 PLAN = ["Read the sensors", "Find the silent one", "Write down what was found"]
 
 
+def own_words(text):
+    """What a person said, without what a gateway puts around it."""
+    return re.split(r"^\[/[\w.-]+\]$", text.partition("\n\nInstructions:\n- ")[0], flags=re.MULTILINE)[-1].strip()
+
+
 def items(text):
     """One item of each type, with `text(words)` for each text in it."""
     yield {"type": "reasoning", "summary": [text("First I look at the sensors, then at the pump.")], "content": []}
@@ -189,7 +194,7 @@ class Turn:
         self.server.note(method, threadId=self.thread, turnId=self.turn["id"], **params)
 
     def run(self, params):
-        text = params["input"][0]["text"]
+        text = own_words(params["input"][0]["text"])
         self.server.note("turn/started", threadId=self.thread, turn={**self.turn, "items": []})
         self.item({"type": "userMessage", "clientId": params.get("clientUserMessageId"), "content": params["input"]})
         name = text.removeprefix("scene: ") if text.startswith("scene: ") else ""

@@ -93,7 +93,8 @@ function delivery({ deliveryId, route, state, attempts, error, sentAtMs, nextAtM
     nextAtMs ? `next: ${when(nextAtMs)}` : '',
   ];
   const again = state === 'dead' ? deliverAgain(deliveryId, reload) : null;
-  return el('li', {}, el('span', { class: 'mono', dir: 'ltr' }, place), el('span', { class: 'quiet', dir: 'auto' }, about.filter(Boolean).join(' · ')), again);
+  const words = el('span', { class: 'quiet', dir: 'auto' }, about.filter(Boolean).join(' · '));
+  return el('li', {}, el('span', { class: 'mono', dir: 'ltr' }, place), words, again);
 }
 
 function deliverAgain(id, then) {
@@ -106,9 +107,12 @@ function deliverAgain(id, then) {
   return button;
 }
 
+/** Clients have keys that mean nothing to a person. */
+const who = (by) => (/^[0-9a-f]{16}$/.test(by) ? 'who had the page or another client open' : by);
+
 function approval({ method, state, decision, by }) {
   const what = method.includes('fileChange') ? 'To change files' : method.includes('commandExecution') ? 'To run a command' : method;
   const said = { open: 'open', expired: 'nobody answered in time: declined', settled: 'over without an answer' };
-  const words = state === 'answered' ? [saidWords(decision), by].filter(Boolean).join(' by ') : said[state] ?? state;
+  const words = state === 'answered' ? [saidWords(decision), who(by)].filter(Boolean).join(' by ') : said[state] ?? state;
   return el('li', {}, el('span', {}, what), el('span', { class: 'quiet' }, words));
 }

@@ -112,7 +112,7 @@ export class Waiting {
       setText(text, input.text.slice(0, 2000));
       setText(why, [sourceWords(input), input.error].filter(Boolean).join(': '));
     };
-    return { node: el('li', {}, el('span', { class: 'words' }, why, text), again, receipt, put), update };
+    return { node: el('li', { class: 'failed' }, el('span', { class: 'words' }, text, why), again, receipt, put), update };
   }
 }
 
