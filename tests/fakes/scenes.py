@@ -7,6 +7,7 @@ must do with thread/read), and puts `evil` texts wherever a scene has a text, if
 
 import itertools
 import json
+import re
 import sys
 import threading
 import time
