@@ -342,6 +342,8 @@ class TestMounts:
         assert mounts == [
             {"source": str(tmp_path / "real"), "target": "/root/.argus/workspace/there", "readOnly": True}
         ]
+        with pytest.raises(BadRequest, match="target"):
+            resolve([{"source": str(tmp_path / "link"), "target": "/mnt/x\n"}], (tmp_path,))
         with made(home, ARGUS_RUNTIME_MOUNT_ALLOW=str(tmp_path)) as runtimes:
             runtimes.spec = replace(runtimes.spec, mounts=mounts, environment={"COLOUR": "blue"})
             runtimes.start()

@@ -222,6 +222,7 @@ class TestOptions:
             ({"mounts": [{"source": "/etc", "target": "/mnt/x"}]}, "switched off"),
             ({"mounts": [{"source": "/etc"}]}, "target"),
             ({"mounts": "/etc"}, "mounts"),
+            ({"env": {"LD_AUDIT": "x"}}, "gateway's own"),
             ({"env": {"ARGUS_TOKEN": "x"}}, "gateway's own"),
             ({"env": {"A B": "x"}}, "no name"),
             ({"env": {"A": 7}}, "env.A"),

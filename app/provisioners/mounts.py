@@ -66,6 +66,6 @@ def _target(text: str) -> str:
     if path.is_relative_to(WORKSPACE):
         path = PurePosixPath("/root/.argus/workspace") / path.relative_to(WORKSPACE)
     inside = [root for root in TARGETS if path.is_relative_to(root) and str(path) != root]
-    if not path.is_absolute() or ".." in path.parts or "\0" in text or len(text) > 1000 or not inside:
+    if not path.is_absolute() or ".." in path.parts or not text.isprintable() or len(text) > 1000 or not inside:
         raise BadRequest(f"the target {text[:200]!r} must be below one of {', '.join((*TARGETS[:-1], '/workspace'))}")
     return str(path)

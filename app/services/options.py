@@ -13,7 +13,7 @@ from app.errors import BadRequest
 from app.provisioners.mounts import MAX_MOUNTS, resolve
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
-RESERVED = re.compile(r"(ARGUS|APP)_.*|HOME|LD_PRELOAD|LD_LIBRARY_PATH")
+RESERVED = re.compile(r"(ARGUS|APP)_.*|HOME|LD_.*")
 MAX_VARIABLES, MAX_VALUE = 64, 8192
 __all__ = ["MAX_MOUNTS", "Options", "approvals_of", "options_of", "with_approvals"]
 
