@@ -143,6 +143,14 @@ def test_stop_says_what_was_stopped(open_tab: OpenTab) -> None:
     expect(tab.page.locator(".turn-end")).to_contain_text("while it was running make everything", timeout=WAIT_MS)
 
 
+def test_stop_ends_an_agent_that_does_not_listen(open_tab: OpenTab) -> None:
+    tab = play(open_tab(), "deaf")
+    expect(step(tab, "commandExecution")).to_contain_text("make everything", timeout=WAIT_MS)
+    tab.button("Stop").click()
+    expect(tab.page.locator(".turn-end")).to_contain_text("did not stop when it was asked", timeout=WAIT_MS)
+    expect(tab.button("Stop")).to_be_disabled(timeout=WAIT_MS)
+
+
 # -- questions
 
 

@@ -10,7 +10,6 @@ import json
 import logging
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import gevent
@@ -24,6 +23,7 @@ from app.relay.fold import Event
 from app.relay.heard import Heard
 from app.relay.link import Attach, Link, open_attached, open_plain
 from app.relay.live import Live
+from app.services.counters import Counters
 from app.services.threads import ThreadMemory
 from app.settings import Settings
 from app.store import sessions
@@ -39,16 +39,6 @@ QUICK_S = 5.0  # a link that breaks sooner is not dialled again at once
 RESUME_THREADS = 20  # after a death: the newest
 RESTART = b'{"method":"bridge/restart"}\n'
 RESTART_NOW = b'{"method":"bridge/restart","params":{"graceMs":200}}\n'
-
-
-@dataclass
-class Counters:
-    """What happened to all sessions since the gateway started."""
-
-    turns: int = 0
-    agent_restarts: int = 0
-    links_lost: int = 0
-    overflows: int = 0
 
 
 class Keeper:
@@ -81,6 +71,7 @@ class Keeper:
         self._attach: Attach | None = None
         self._epoch, self._resume, self._failures, self._broken = "", False, 0, 0
         self._wanted, self._remembered, self._afresh = True, False, False
+        self._stopping = 0  # stops of the runtime that go on now
         self._ended = False  # we ended the runtime ourselves
         self._asleep = ""  # why its runtime is stopped for now
         self._resting, self._awake = Flag(), Flag()  # it is stopped; it is needed again
@@ -160,19 +151,28 @@ class Keeper:
         """End the agent's process with all that it started; it is started again. What was ended, in words."""
         link, self._ended = self.live.link, True
         if self._provisioner.quick_stop and self.handle is not None:
-            self._provisioner.stop(self.handle)
-            if link is not None:
-                link.close("the runtime was ended")
+            self._stop_runtime(self.handle)
             return "the runtime"
         if link is not None and self._attach is not None and not self.live.core.blocked:
             self._ended = False
             link.send(RESTART_NOW)
             return "the agent's process"
         if self.handle is not None:
-            self._provisioner.stop(self.handle)
-        if link is not None:
+            self._stop_runtime(self.handle)
+        elif link is not None:
             link.close("the runtime was ended")
         return "the runtime"
+
+    def _stop_runtime(self, handle: Handle) -> None:
+        self._stopping += 1  # what is started meanwhile would be ended with the rest
+        try:
+            self._provisioner.stop(handle)
+            if self.live.core.fold.told is None:
+                self._lost("the agent did not stop when it was asked to, and was ended", "restarting")
+            if self.live.link is not None:
+                self.live.link.close("the runtime was ended")
+        finally:
+            self._stopping -= 1
 
     # -- the loop
 
@@ -255,6 +255,8 @@ class Keeper:
 
     def _connect(self) -> tuple[Link, Attach | None]:
         """A link to the runtime, which is started if it does not run."""
+        while self._stopping:
+            gevent.sleep(0.02)
         handle = self.handle
         if handle is not None and self._afresh:
             self._provisioner.stop(handle)

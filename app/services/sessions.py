@@ -22,7 +22,8 @@ from app.provisioners import Handle, Provisioner, Spec
 from app.provisioners.static import StaticProvisioner
 from app.relay.heard import Heard
 from app.services.auth import Principal
-from app.services.keeper import Counters, Keeper
+from app.services.counters import Counters
+from app.services.keeper import Keeper
 from app.services.options import Options, options_of, with_approvals
 from app.services.threads import ThreadMemory
 from app.settings import Settings

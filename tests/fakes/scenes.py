@@ -183,13 +183,16 @@ class Server:
         return {"turn": {**turn, "items": []}}
 
     def turn_interrupt(self, params):
-        self.turns[params["turnId"]].end("interrupted")
+        turn = self.turns[params["turnId"]]
+        if not turn.deaf:
+            turn.end("interrupted")
         return {}
 
 
 class Turn:
     def __init__(self, server, thread, turn):
         self.server, self.thread, self.turn = server, thread, turn
+        self.deaf = False  # goes on when it is interrupted
 
     def note(self, method, **params):
         self.server.note(method, threadId=self.thread, turnId=self.turn["id"], **params)
@@ -371,6 +374,10 @@ class Turn:
         item = {"type": "commandExecution", "id": "call-1", "command": "make everything", "cwd": "/"}
         self.note("item/started", item=item, startedAtMs=int(time.time() * 1000))
         return "open"
+
+    def scene_deaf(self):
+        self.deaf = True
+        return self.scene_busy()
 
 
 if __name__ == "__main__":

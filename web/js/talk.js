@@ -30,6 +30,7 @@ const INITIALIZE = { clientInfo: { name: 'argus_page', title: 'Argus page', vers
 const NEW_THREAD = { cwd: '/workspace', approvalPolicy: 'on-request', sandbox: 'workspace-write' };
 const UNANSWERED_MS = 5000;
 const TAKE_BACK_MS = 1500; // Stop waits no longer for what is queued
+const LISTEN_MS = 4000; // an agent that goes on after Stop for longer is ended by the gateway
 
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
@@ -118,6 +119,9 @@ export class Talk {
     this.on.changed();
     try {
       await Promise.race([this.#takeAllBack(), pause(TAKE_BACK_MS)]);
+      pause(LISTEN_MS).then(() => {
+        if (this.stopping === turn.id) this.#ask('argus/turn/cancel', { threadId: this.thread.id }).catch(() => {});
+      });
       await this.#ask('turn/interrupt', { threadId: this.thread.id, turnId: turn.id });
     } catch {
       this.stopping = null; // it had ended, or the connection broke: the stream or the history will say
