@@ -270,6 +270,7 @@ def test_escape_stops_the_turn_but_not_from_inside_a_dialog(open_tab: OpenTab) -
     tab.begin("slow 500 0.05")
     tab.counted_to(3)
     tab.button("Help and keys (?)").click()
+    expect(tab.page.get_by_role("dialog")).to_be_visible(timeout=WAIT_MS)
     tab.page.keyboard.press("Escape")
     expect(tab.page.get_by_role("dialog")).to_have_count(0)
     expect(tab.log).to_have_attribute("aria-busy", "true")
