@@ -197,12 +197,16 @@ class DockerProvisioner:
     # -- what there is
 
     def poll(self, handle: Handle) -> str:
-        """Running if the very container that the handle names runs, at the same address."""
-        found = self._engine.inspect(handle.get("container") or self._plan.name(handle["session"]))
+        """Running if the very container that the handle names runs, at the same address; it can be dialled then."""
+        session = handle["session"]
+        found = self._engine.inspect(handle.get("container") or self._plan.name(session))
         if found is None or not _runs(found):
             return "exited"
-        same = self._handle(found, handle["session"])
-        return "running" if same and same["address"] == handle.get("address") else "exited"
+        same = self._handle(found, session)
+        if not same or same["address"] != handle.get("address"):
+            return "exited"
+        self._networks.ensure(session, self._label())  # a connection begun outside of it would never be made
+        return "running"
 
     def how_it_ended(self, handle: Handle) -> str:
         """Out of memory, its exit code with its last words, or removed."""
