@@ -29,6 +29,7 @@ log = logging.getLogger("argus.live")
 
 LINK_HIGH = 1 << 20  # more than this waiting for the agent: requests queue in the core
 IDLE_RING_BYTES = 256 << 10
+BEGINS_WITHIN_S = 3.0  # how long after the answer to turn/start an agent may take to say that the turn has begun
 
 
 @dataclass(slots=True)
@@ -37,6 +38,9 @@ class Client:
 
     ws: WebSocket
     with_seq: bool
+
+
+BEGINS_WITHIN_S = 3.0  # how long after the answer to turn/start an agent may take to say that the turn has begun
 
 
 class Live:
@@ -50,6 +54,7 @@ class Live:
         self.active_at, self._active = monotonic_s(), False
         self._backlog: Callable[[], None] | None = None
         self._backlog_until = 0
+        self._promised: dict[str, float] = {}  # thread: until when a turn may begin there that was answered for
 
     # -- link
 
@@ -156,7 +161,12 @@ class Live:
 
     def idle(self, thread: str) -> bool:
         """Whether a turn/start would begin a turn. True holds until the caller waits for something."""
-        return self.core.ready and not self.core.blocked and owned.idle(self.core, thread)
+        can = self.core.ready and not self.core.blocked and not self.busy(thread)
+        return can and owned.idle(self.core, thread)
+
+    def busy(self, thread: str) -> bool:
+        """Whether a turn runs on the thread, or was promised by the answer to a turn/start and is about to."""
+        return thread in self.core.fold.turns or self._promised.get(thread, 0.0) > monotonic_s()
 
     def own(self, thread: str) -> None:
         """The running turn of this thread is the gateway's."""
@@ -183,6 +193,10 @@ class Live:
         if out.upstream:
             self._send_upstream(out.upstream)
         for event in out.events:
+            if event.name == "owner":
+                self._promised[event.value[0]] = monotonic_s() + BEGINS_WITHIN_S
+            elif event.name == "heard" and event.value.what == "turn_completed":
+                self._promised.pop(event.value.thread, None)
             self._on_event(event)
 
     def _broadcast(self, entries: bytes | list[Entry]) -> None:
@@ -215,6 +229,7 @@ class Live:
     def tick(self, now: float) -> None:
         """Once a second: deadlines, and memory back when nothing happens."""
         self.perform(self.core.expire(now))
+        self._promised = {thread: until for thread, until in self._promised.items() if until > now}
         if self._active:  # noted here: a clock for each line would cost more than the line
             self.active_at, self._active = now, False
         if now - self.active_at > 600 and not self.core.fold.turns and self.core.unseen is None:

@@ -150,7 +150,7 @@ class Conversation:
         keeper, thread = self._sessions.live(lane.session), lane.name
         if thread == MAIN:
             thread = self.desk.agents.known_main(lane.session) or ""
-        foreign = keeper is not None and lane.turn is None and thread in keeper.live.core.fold.turns
+        foreign = keeper is not None and lane.turn is None and keeper.live.busy(thread)
         return lane.depth - 1 + (foreign and lane.depth == 1)
 
     def _lane_name(self, session: str, thread: str | None) -> str:
@@ -339,6 +339,9 @@ class Conversation:
     def session_of(self, thread: str) -> str:
         """The session of a thread. Raises NotFound, Conflict (several share it)."""
         owners = self._store.run(lambda db: inputs.session_of_thread(db, thread))
+        if not owners:
+            self._sessions.memory.flush()  # rows of threads are written together, a moment after they began
+            owners = self._store.run(lambda db: inputs.session_of_thread(db, thread))
         if not owners:
             raise NotFound("no session knows this thread")
         if len(owners) > 1:
