@@ -8,25 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fakes.codex_home import codex_binary, write_codex_home
-from fakes.model_server import ModelServer
-from parts import require
-from support import Client, Gateway, running
+from fakes.codex_gateway import codex_gateway
+from support import Client, Gateway
 
 
 @pytest.fixture
 def codex(tmp_path: Path) -> Iterator[Gateway]:
     """A gateway whose agent is the real Codex."""
-    binary = codex_binary()
-    require("codex", binary is not None, "./argus up --agent codex installs it")
-    with ModelServer() as model:
-        home = tmp_path / "codex-home"
-        home.mkdir()
-        write_codex_home(home, model.url)
-        command = f"{binary} app-server"
-        own = {"CODEX_HOME": str(home), "HOME": str(tmp_path)}  # no login shell profile of this machine
-        with running(ARGUS_AGENT="codex", ARGUS_RUNTIME_CMD=command, **own) as gateway:
-            yield gateway
+    with codex_gateway(tmp_path) as gateway:
+        yield gateway
 
 
 def cursor(client: Client) -> str:

@@ -10,24 +10,15 @@ from typing import Any
 
 import pytest
 from conversations import Sink, in_state, new_session, over, receipt, say
-from fakes.codex_home import codex_binary, write_codex_home
-from fakes.model_server import ModelServer
-from parts import require
-from support import Gateway, running, until
+from fakes.codex_gateway import codex_gateway
+from support import Gateway, until
 
 
 @pytest.fixture
 def codex(tmp_path: Path) -> Iterator[Gateway]:
     """A gateway whose agent is the real Codex."""
-    binary = codex_binary()
-    require("codex", binary is not None, "./argus up --agent codex installs it")
-    with ModelServer() as model:
-        home = tmp_path / "codex-home"
-        home.mkdir()
-        write_codex_home(home, model.url)
-        own = {"CODEX_HOME": str(home), "HOME": str(tmp_path), "ARGUS_HTTP_PRIVATE_HOSTS": "127.0.0.1"}
-        with running(ARGUS_AGENT="codex", ARGUS_RUNTIME_CMD=f"{binary} app-server", **own) as gateway:
-            yield gateway
+    with codex_gateway(tmp_path, ARGUS_HTTP_PRIVATE_HOSTS="127.0.0.1") as gateway:
+        yield gateway
 
 
 def messages(gateway: Gateway, session: str, thread: str) -> list[str]:

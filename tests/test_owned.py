@@ -11,7 +11,10 @@ from relay_kit import Session, asks, exited, line, note, ready, turn_completed, 
 from app.errors import NotFound
 from app.relay import owned
 from app.relay.adapt import Traits
+from app.relay.core import Core
 from app.relay.heard import MAX_COUNT, Heard, Reply
+from app.relay.inbound import parse
+from app.relay.live import Live
 from app.relay.questions import GATEWAY
 
 
@@ -229,13 +232,30 @@ def test_the_gateway_answers_in_time_and_only_what_is_open() -> None:
     session = ready()
     Asker(session).starts_turn()
     session.feed(asks(0))
-    session.do(owned.answer(session.core, b"0", {"decision": "decline"}))
+    session.do(owned.answer(session.core, b"0", "u", {"result": {"decision": "decline"}}))
     assert session.sent_json() == [{"id": 0, "result": {"decision": "decline"}}]
     assert session.told("a")[-1]["client"] == GATEWAY
     with pytest.raises(NotFound):
-        owned.answer(session.core, b"0", {})
+        owned.answer(session.core, b"0", "u", {"result": {}})
     with pytest.raises(NotFound):
-        owned.answer(session.core, b"7", {})
+        owned.answer(session.core, b"7", "u", {"result": {}})
+
+
+def test_a_yes_to_an_older_turns_question_does_not_reach_a_new_one_under_its_id() -> None:
+    session = ready()
+    Asker(session).starts_turn()
+    session.feed(asks(0))
+    with pytest.raises(NotFound):
+        owned.answer(session.core, b"0", "a turn before the agent died", {"result": {"decision": "accept"}})
+    assert session.sent() == []
+
+
+def test_what_no_decision_answers_is_answered_with_an_error() -> None:
+    session = ready()
+    Asker(session).starts_turn()
+    session.feed(asks(0))
+    session.do(owned.answer(session.core, b"0", "u", {"error": {"code": -32601, "message": "nobody"}}))
+    assert session.sent_json() == [{"id": 0, "error": {"code": -32601, "message": "nobody"}}]
 
 
 def test_a_turn_found_to_be_the_gateways_puts_its_open_questions_to_all() -> None:
@@ -278,3 +298,21 @@ def test_the_service_learns_that_a_question_was_put_away_for_another() -> None:
         ("question_over", "item/x/requestApproval"),
         ("question", "item/y/requestApproval"),
     ]
+
+
+def test_a_turn_that_was_promised_to_a_client_makes_the_thread_busy_before_it_has_begun() -> None:
+    core = Core(1 << 20)
+    live = Live("s", core, 30.0, lambda event: None)
+    live.perform(core.linked("e", 1, 0, 0, 0))
+    live.perform(core.handshake(0.0))
+    live.perform(core.initialized(b"{}", [], 0.0))
+    core.attach("a", False, None)
+    live.perform(core.frame("a", parse(b'{"id":1,"method":"turn/start","params":{"threadId":"t"}}'), 0.0, 30.0))
+    (id,) = [id for id, waiting in core.waiting.items() if waiting.method == "turn/start"]
+    assert not live.idle("t")
+    live.perform(core.feed(b'{"id":%d,"result":{"turn":{"id":"u"}}}\n' % id))
+    assert (
+        live.busy("t") and not live.idle("t") and live.idle("other")
+    )  # a turn/start would steer what is about to begin
+    live.perform(core.feed(turn_started("t", "u") + b"\n" + turn_completed("t", "u") + b"\n"))
+    assert live.idle("t")

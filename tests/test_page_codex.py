@@ -8,25 +8,16 @@ from pathlib import Path
 
 import pytest
 from browser import WAIT_MS, OpenTab
-from fakes.codex_home import codex_binary, write_codex_home
-from fakes.model_server import ModelServer
-from parts import require
+from fakes.codex_gateway import codex_gateway
 from playwright.sync_api import expect
-from support import Gateway, running
+from support import Gateway
 
 
 @pytest.fixture
 def codex(tmp_path: Path) -> Iterator[Gateway]:
     """A gateway whose agent is the real Codex."""
-    binary = codex_binary()
-    require("codex", binary is not None, "./argus up --agent codex installs it")
-    with ModelServer() as model:
-        home = tmp_path / "codex-home"
-        home.mkdir()
-        write_codex_home(home, model.url)
-        own = {"CODEX_HOME": str(home), "HOME": str(tmp_path)}
-        with running(ARGUS_AGENT="codex", ARGUS_RUNTIME_CMD=f"{binary} app-server", **own) as gateway:
-            yield gateway
+    with codex_gateway(tmp_path) as gateway:
+        yield gateway
 
 
 def test_a_conversation_with_codex_is_found_again_after_a_reload(codex: Gateway, open_tab: OpenTab) -> None:

@@ -83,12 +83,16 @@ def heard_question(request: ServerRequest, what: str = "question") -> Event:
     return Event("heard", Heard(what, request.thread, request.turn or "", about=request))
 
 
-def answer(core: Core, id: bytes, result: dict[str, Any]) -> Out:
-    """The gateway itself answers an open question. Raises NotFound if it is not open, or can't be answered now."""
+def answer(core: Core, id: bytes, turn: str, said: dict[str, Any]) -> Out:
+    """The gateway itself answers an open question of this turn; `said` is `{"result"}` or `{"error"}`.
+
+    Raises NotFound if it is not open, or can't be answered now. The turn is part of the name: an agent counts its ids
+    from the start in each of its lives, and a yes must not reach another question.
+    """
     asked = core.fold.requests.get(question_key(id))
-    if asked is None or asked.answered or not core.ready or core.blocked:
+    if asked is None or asked.answered or (asked.turn or "") != turn or not core.ready or core.blocked:
         raise NotFound(f"server request {id.decode()} can't be answered now")
     out = Out()
-    frame = Frame({"id": asked.id, "result": msgspec.json.encode(result)}, {"result": result})
-    core.questions.answer(frame, out, GATEWAY)
+    raw = {name: msgspec.json.encode(value) for name, value in said.items()}
+    core.questions.answer(Frame({"id": asked.id, **raw}, said), out, GATEWAY)
     return out

@@ -14,7 +14,7 @@ from typing import Any
 import gevent
 
 from app.clock import now_ms
-from app.errors import ArgusError, BadRequest, Conflict, NotFound
+from app.errors import RPC_NO_METHOD, ArgusError, BadRequest, Conflict, NotFound
 from app.relay.frames import payload_of
 from app.relay.heard import Heard
 from app.relay.questions import GATEWAY
@@ -123,7 +123,8 @@ class Approvals:
         if keeper is None:
             return False
         try:
-            keeper.live.decide_question(row.request.encode(), answer_for(row.method, decision))
+            said = answer_for(row.method, decision, json.loads(row.params))
+            keeper.live.decide_question(row.request.encode(), row.turn_id, said)
         except NotFound:
             return False
         state = "expired" if by == "timeout" else "answered"
@@ -175,14 +176,23 @@ class Approvals:
         return self._store.run(lambda db: rows.get(db, id)) or row
 
 
-def answer_for(method: str, decision: str) -> dict[str, Any]:
-    """The result that says a decision in the words of this kind of question."""
+def answer_for(method: str, decision: str, params: Any) -> dict[str, Any]:
+    """The answer that says a decision in the words of this kind of question: `{"result"}`, or `{"error"}` to a
+    question that no yes or no answers."""
+    yes, asked = decision.startswith("accept"), params if isinstance(params, dict) else {}
+    if method in ("item/commandExecution/requestApproval", "item/fileChange/requestApproval"):
+        return {"result": {"decision": decision}}
+    if method == "item/permissions/requestApproval":
+        wanted = asked.get("permissions") if yes else {}
+        given = {name: each for name, each in wanted.items() if each is not None} if isinstance(wanted, dict) else {}
+        return {"result": {"permissions": given, "scope": "session" if decision == "acceptForSession" else "turn"}}
     if method == "mcpServer/elicitation/request":
-        yes = decision.startswith("accept")
-        return {"action": "accept", "content": {}} if yes else {"action": "decline"}
+        return {"result": {"action": "accept", "content": {}} if yes else {"action": "decline"}}
     if method in ("execCommandApproval", "applyPatchApproval"):
         old = {"accept": "approved", "acceptForSession": "approved_for_session", "decline": "denied"}
-        return {"decision": old.get(decision, "abort")}
+        return {"result": {"decision": old.get(decision, "abort")}}
     if method == "item/tool/requestUserInput":
-        return {"answers": {}}
-    return {"decision": decision}
+        return {"result": {"answers": {}}}
+    if method.endswith("/requestApproval"):
+        return {"result": {"decision": decision}}
+    return {"error": {"code": RPC_NO_METHOD, "message": f"nobody answered {method}"}}
