@@ -32,9 +32,9 @@ def test_what_waits_behind_a_clients_own_turn_is_removed_and_never_said(gateway:
     client = gateway.client()
     thread = busy_thread(client)
     gone = say(gateway, client.session, "never mind", threadId=thread)
-    kept = say(gateway, client.session, "but this", threadId=thread)
     until(lambda: receipt(gateway, gone)["waitsFor"])
     assert gateway.api("DELETE", f"/inputs/{gone['inputId']}").ok
+    kept = say(gateway, client.session, "but this", threadId=thread)
     stop(gateway, client, thread)
     assert own(over(gateway, kept)["answer"]) == "but this"
     assert receipt(gateway, gone)["state"] == "removed"
@@ -47,11 +47,11 @@ def test_what_waits_gets_another_text_in_its_place_and_what_was_begun_does_not(g
     client = gateway.client()
     thread = busy_thread(client)
     first = say(gateway, client.session, "watr the north bed", threadId=thread)
-    second = say(gateway, client.session, "and then the south bed", threadId=thread)
     until(lambda: receipt(gateway, first)["waitsFor"])
     path = f"/inputs/{first['inputId']}"
-    assert gateway.api("PATCH", path, json={"text": "water the north bed"}).ok
+    assert gateway.api("PATCH", path, json={"text": "water the north bed"}).ok  # nothing else comes
     stop(gateway, client, thread)
+    second = say(gateway, client.session, "and then the south bed", threadId=thread)
     done = [over(gateway, each) for each in (first, second)]
     assert own(done[0]["answer"]) == "water the north bed" == done[0]["text"]
     assert done[0]["endedAtMs"] <= done[1]["startedAtMs"]

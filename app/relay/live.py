@@ -40,9 +40,6 @@ class Client:
     with_seq: bool
 
 
-BEGINS_WITHIN_S = 3.0  # how long after the answer to turn/start an agent may take to say that the turn has begun
-
-
 class Live:
     """The live side of a session. `on_event` is called on the hub and must not block."""
 

@@ -6,12 +6,22 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from app.store.schema import inputs, threads
 
 OPEN = ("queued", "started")
 IN_ONE = 500  # values of one `IN (…)`
+
+# Between what is said and the agent: built once, for building a statement costs more than running it.
+_INSERT = insert(inputs)
+_NEXT = (
+    select(inputs)
+    .where(inputs.c.session_id == bindparam("session"), inputs.c.lane == bindparam("lane"), inputs.c.state == "queued")
+    .order_by(inputs.c.ahead.desc(), inputs.c.seq)
+    .limit(bindparam("most"))
+)
+_GET = select(inputs).where(inputs.c.id == bindparam("id"))
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,10 @@ class InputRow:
     ended_at_ms: int | None
 
 
+_OPTIONAL = ("thread_id", "source", "route", "attachments", "dedupe", "turn_id", "answer", "retry_of")
+BLANK = {**dict.fromkeys((*_OPTIONAL, "started_at_ms", "ended_at_ms")), "ahead": 0, "depth": 0, "error": ""}
+
+
 def _row(found: Any) -> InputRow | None:
     return InputRow(**found._mapping) if found else None
 
@@ -55,13 +69,13 @@ def add(db: Connection, values: dict[str, Any]) -> InputRow:
         known = _row(db.execute(select(inputs).where(same)).one_or_none())
         if known is not None:
             return known
-    seq = db.execute(insert(inputs).values(**values)).inserted_primary_key[0]
-    return InputRow(**db.execute(select(inputs).where(inputs.c.seq == seq)).one()._mapping)
+    values = BLANK | values
+    return InputRow(seq=db.execute(_INSERT, values).inserted_primary_key[0], **values)
 
 
 def get(db: Connection, id: str) -> InputRow | None:
     """One input, or None."""
-    return _row(db.execute(select(inputs).where(inputs.c.id == id)).one_or_none())
+    return _row(db.execute(_GET, {"id": id}).one_or_none())
 
 
 def move(db: Connection, id: str, before: Collection[str], state: str, **values: Any) -> bool:
@@ -72,8 +86,7 @@ def move(db: Connection, id: str, before: Collection[str], state: str, **values:
 
 def next_queued(db: Connection, session: str, lane: str, limit: int) -> list[InputRow]:
     """The first that wait in a lane, in the order in which they are to run."""
-    wanted = (inputs.c.session_id == session, inputs.c.lane == lane, inputs.c.state == "queued")
-    rows = db.execute(select(inputs).where(*wanted).order_by(inputs.c.ahead.desc(), inputs.c.seq).limit(limit))
+    rows = db.execute(_NEXT, {"session": session, "lane": lane, "most": limit})
     return [InputRow(**row._mapping) for row in rows]
 
 

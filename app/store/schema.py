@@ -17,7 +17,7 @@ from sqlalchemy import (
     false,
 )
 
-HEAD = "0003"  # the newest migration; a test holds it to the scripts
+HEAD = "0004"  # the newest migration; a test holds it to the scripts
 
 metadata = MetaData()
 
@@ -93,7 +93,8 @@ inputs = Table(
     UniqueConstraint("session_id", "dedupe", name="inputs_dedupe"),
     sqlite_autoincrement=True,
 )
-Index("inputs_lane", inputs.c.session_id, inputs.c.lane, inputs.c.state, inputs.c.ahead, inputs.c.seq)
+_NEXT = (inputs.c.session_id, inputs.c.lane, inputs.c.state, inputs.c.ahead.desc(), inputs.c.seq)
+Index("inputs_lane", *_NEXT)  # as they are asked for: the next of 10,000 is found without sorting them
 Index("inputs_open", inputs.c.state, inputs.c.session_id)
 
 deliveries = Table(

@@ -51,6 +51,8 @@ class Lane:
         self.steering = 0  # inputs that are being put into the running turn
         self.changing = 0  # inputs that wait and are being changed or removed
         self.lock = RLock()  # held while the next one is taken, and while one is changed
+        self._peeked: list[InputRow] = []  # what is next, unless it changed since it was read
+        self._changes = 0
         self._poke, self._greenlet = Event(), None
         self._failing_since: float | None = None
 
@@ -59,6 +61,11 @@ class Lane:
         self._poke.set()
         if self._greenlet is None:
             self._greenlet = gevent.spawn(self._run)
+
+    def waiting_changed(self) -> None:
+        """Something that waits came, went, or has another text."""
+        self._changes += 1
+        self._peeked = []
 
     def let_go(self) -> None:
         """Its session is gone."""
@@ -111,7 +118,7 @@ class Lane:
         if self.unsettled:
             self._settle()
             return True
-        rows = self.desk.next_rows(self)
+        rows = self._peek()
         if not rows:
             self.depth = self.accepting
             return False
@@ -121,6 +128,12 @@ class Lane:
             return True
         self._start(rows)
         return True
+
+    def _peek(self) -> list[InputRow]:
+        changes = self._changes
+        rows = self.desk.next_rows(self)
+        self._peeked = rows if self._changes == changes else []
+        return rows
 
     # -- starting
 
@@ -157,7 +170,7 @@ class Lane:
 
     def _take(self, thread: str) -> tuple[Any, str, str | None]:
         """What is said next, as it is now, becomes the lane's turn; nobody can change or remove it from here on."""
-        rows = self.desk.next_rows(self)
+        rows, self._peeked = self._peeked or self.desk.next_rows(self), []
         text, context = self.desk.prompt(self, rows) if rows else ("", None)
         live = self.desk.agents.keeper(self.session).live
         if rows and live.idle(thread):

@@ -103,6 +103,7 @@ class Conversation:
         try:
             row, id = self._store_input(principal, session, said, lane, retry_of)
             stored = row.id == id
+            lane.waiting_changed()
         finally:
             lane.accepting -= 1
             lane.depth -= not stored
@@ -248,6 +249,7 @@ class Conversation:
                 if begun or not self._store.run(lambda db: inputs.move(db, id, before("remove"), state, **values)):
                     now = self.get(id).state
                     raise Conflict(f"only what waits can be changed; this input is {now} or being started")
+                lane.waiting_changed()
                 if state == "removed":
                     lane.depth = max(0, lane.depth - 1)
         finally:
