@@ -15,6 +15,10 @@ from app.relay.link import LEAST_BYTES, READ_BYTES, Link
 LINES = b"".join(b"%d\n" % n for n in range(100_000))
 
 
+def never(block: bytes) -> bool:
+    return False
+
+
 @pytest.fixture
 def ends() -> Iterator[tuple[Link, socket.socket]]:
     near, far = socket.socketpair()
@@ -30,7 +34,7 @@ def test_lines_that_cost_much_are_read_in_smaller_pieces_with_turns_for_others_b
     monkeypatch.setattr(link_module, "LONG_S", -1.0)  # whatever it takes is long
     link, far = ends
     blocks: list[bytes] = []
-    link.start(blocks.append, lambda: None)
+    link.start(blocks.append, never, lambda: None)
     far.sendall(LINES)
     with gevent.Timeout(PATIENCE_S):
         while sum(map(len, blocks)) < len(LINES):
@@ -51,8 +55,37 @@ def test_a_link_may_be_closed_while_others_have_their_turn(
         blocks.append(block)
         gevent.get_hub().loop.run_callback(link.close, "enough")
 
-    link.start(take, lambda: None)
+    link.start(take, never, lambda: None)
     far.sendall(LINES[: READ_BYTES // 2])
     assert link.closed.wait(PATIENCE_S) and link.why == "enough"
     gevent.sleep(0.01)
     assert len(blocks) == 1
+
+
+def test_what_begins_a_line_is_offered_on_its_own_and_what_goes_on_in_one_is_not(
+    ends: tuple[Link, socket.socket],
+) -> None:
+    link, far = ends
+    offered: list[bytes] = []
+    blocks: list[bytes] = []
+
+    def one(block: bytes) -> bool:
+        offered.append(block)
+        return block == b"taken\n"
+
+    link.start(blocks.append, one, lambda: None)
+    for piece in (b"taken\n", b"half", b"taken\n", b"left\n"):
+        far.sendall(piece)
+        gevent.sleep(0.01)
+    assert offered == [b"taken\n", b"half", b"left\n"]
+    assert blocks == [b"halftaken\n", b"left\n"]
+
+
+def test_a_bug_in_who_takes_lines_ends_that_link_alone(
+    ends: tuple[Link, socket.socket], caplog: pytest.LogCaptureFixture
+) -> None:
+    link, far = ends
+    link.start(lambda block: None, lambda block: 1 / 0 > 0, lambda: None)
+    far.sendall(b"x\n")
+    assert link.closed.wait(PATIENCE_S) and link.why == "internal error"
+    assert "ZeroDivisionError" in caplog.text

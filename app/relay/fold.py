@@ -194,12 +194,12 @@ class Fold:
         While an agent speaks this is nearly all that comes: one delta a wake-up.
         """
         end = len(block) - 1
-        if not block.startswith(DELTAS) or block.find(b"\n") != end or self.skip:
+        if not block.startswith(DELTAS) or block.find(b"\n") != end or b"\r" in block or self.skip:
             return None
-        if not block.isascii() or b"\r" in block:
+        if not block.isascii() and as_utf8(block) is not block:
             return None
-        self.seq += 1
-        entry = (self.generation << EPOCH_SHIFT | self.seq << LINE_SHIFT, header(end) + block[:end], 1)
+        seq = self.seq = self.seq + 1
+        entry = ((self.generation << EPOCH_SHIFT) + (seq << LINE_SHIFT), header(end) + block[:end], 1)
         self.ring.append(entry)
         return entry
 

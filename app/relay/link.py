@@ -70,13 +70,13 @@ class Link:
 
     # fmt: off
     __slots__ = (
-        "_held", "_limit", "_on_lines", "_outbound", "_parts", "_pause", "_raw", "_rest", "_size", "_sock", "_watcher",
-        "closed", "why",
+        "_held", "_limit", "_on_lines", "_on_one", "_outbound", "_parts", "_pause", "_raw", "_recv", "_rest", "_size",
+        "_sock", "_watcher", "closed", "why",
     )
     # fmt: on
 
     def __init__(self, sock: socket.socket, rest: bytes = b"", line_limit: int | None = None) -> None:
-        self._sock, self._raw = sock, sock._sock
+        self._sock, self._raw, self._recv = sock, sock._sock, sock._sock.recv
         sock.settimeout(None)
         self._raw.setblocking(False)
         self._parts: list[bytes] = []
@@ -85,12 +85,23 @@ class Link:
         self._pause: Any = None  # a timer, while others have their turn
         self._size = READ_BYTES
         self._on_lines: Callable[[bytes], None] = lambda block: None
+        self._on_one: Callable[[bytes], bool] = lambda block: False
         self.closed, self.why = Event(), ""
-        self._outbound = Outbound(self._raw, SEND_LIMIT, on_gone=lambda: self.close("the link broke"))
+        self._outbound = Outbound(
+            self._raw,
+            SEND_LIMIT,
+            on_gone=lambda: self.close("the link broke"),
+            on_full=lambda: self.close("the agent does not read its input"),
+        )
 
-    def start(self, on_lines: Callable[[bytes], None], on_drained: Callable[[], None]) -> None:
-        """Deliver blocks of whole lines from now on, on the hub."""
-        self._on_lines, self._outbound._on_drained = on_lines, on_drained
+    def start(
+        self, on_lines: Callable[[bytes], None], on_one: Callable[[bytes], bool], on_drained: Callable[[], None]
+    ) -> None:
+        """Deliver blocks of whole lines from now on, on the hub.
+
+        What comes where a line begins is shown to `on_one` first; it says whether it took it.
+        """
+        self._on_lines, self._on_one, self._outbound.on_drained = on_lines, on_one, on_drained
         self._watcher = gevent.get_hub().loop.io(self._raw.fileno(), READ)
         rest, self._rest = self._rest, b""
         if rest:
@@ -100,8 +111,7 @@ class Link:
 
     def send(self, lines: bytes) -> None:
         """Write whole lines. Never blocks; what waits is bounded, and over the bound the link ends."""
-        if not self._outbound.send(lines):
-            self.close("the agent does not read its input")
+        self._outbound.send(lines)
 
     @property
     def waiting(self) -> int:
@@ -110,11 +120,17 @@ class Link:
 
     def _readable(self) -> None:
         try:
-            data = self._raw.recv(self._size)
+            data = self._recv(self._size)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
             self.close(f"the link broke: {error}")
+            return
+        try:
+            if not self._parts and self._on_one(data):
+                return
+        except Exception:
+            self._bug()
             return
         if len(data) >= LEAST_BYTES:
             self._take_much(data)
@@ -176,9 +192,13 @@ class Link:
     def _hand_on(self, block: bytes) -> None:
         try:
             self._on_lines(block)
-        except Exception:  # a bug in the relay's rules must not kill the hub's callback for all sessions
-            log.exception("a line could not be handled")
-            self.close("internal error")
+        except Exception:
+            self._bug()
+
+    def _bug(self) -> None:
+        """It must not kill the hub's callback for all sessions."""
+        log.exception("a line could not be handled")
+        self.close("internal error")
 
     def close(self, why: str) -> None:
         """End the link; safe to call from anywhere, more than once."""

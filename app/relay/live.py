@@ -48,7 +48,9 @@ class Live:
         self._on_event, self._one_delta = on_event, core.fold.one_delta
         self.link: Link | None = None
         self.clients: dict[str, Client] = {}
-        self.active_at, self._active = monotonic_s(), False
+        self._plain: tuple[Callable[[bytes], None], ...] = ()  # how each client is sent to, without numbers and with
+        self._numbered = self._plain
+        self.active_at, self._heard = monotonic_s(), 0
         self._backlog: Callable[[], None] | None = None
         self._backlog_until = 0
         self._promised: dict[str, float] = {}  # thread: until when a turn may begin there that was answered for
@@ -65,7 +67,7 @@ class Live:
             out = self.core.linked(epoch, attach.link, before, attach.sent, before, attach.mark)
         self._backlog, self._backlog_until = on_backlog, attach.next - 1 if attach else 0
         self.perform(out)
-        link.start(self._on_lines, self._on_drained)
+        link.start(self._on_lines, self._on_one, self._on_drained)
         self._check_backlog()
 
     def link_down(self, why: str) -> None:
@@ -74,14 +76,24 @@ class Live:
         self.perform(self.core.unlinked(why))
 
     def _on_lines(self, block: bytes) -> None:
-        self._active = True
-        entry = self._one_delta(block)
-        if entry is None:
-            self.perform(self.core.feed(block))
-        else:  # it goes to all and changes nothing
-            self._broadcast_one(entry)
+        self.perform(self.core.feed(block))
         if self._backlog:
             self._check_backlog()
+
+    def _on_one(self, block: bytes) -> bool:
+        """One delta goes to all and changes nothing; whether it was one."""
+        entry = self._one_delta(block)
+        if entry is None:
+            return False
+        for send in self._plain:
+            send(entry[1])
+        if self._numbered:
+            with_seq = numbered(entry)
+            for send in self._numbered:
+                send(with_seq)
+        if self._backlog:
+            self._check_backlog()
+        return True
 
     def _check_backlog(self) -> None:
         if self._backlog and self.core.fold.seq >= self._backlog_until:
@@ -105,6 +117,7 @@ class Live:
             params["resume"] = joined_up.resume
         first = text_frame(json.dumps({"method": "argus/session", "params": params}, separators=(",", ":")).encode())
         self.clients[key] = Client(ws, with_seq)
+        self._sort_clients()
         ws.on_overflow = lambda: self.detach(key, ws)
         ws.send_frames(first + joined_up.frames)
         self.perform(joined_up.moved)
@@ -115,7 +128,12 @@ class Live:
         client = self.clients.get(key)
         if client is not None and client.ws is ws:
             del self.clients[key]
+            self._sort_clients()
             self.perform(self.core.detach(key))
+
+    def _sort_clients(self) -> None:
+        self._plain = tuple(client.ws.send_frames for client in self.clients.values() if not client.with_seq)
+        self._numbered = tuple(client.ws.send_frames for client in self.clients.values() if client.with_seq)
 
     def frame(self, key: str, frame: Frame) -> None:
         """A checked frame of a client."""
@@ -197,23 +215,15 @@ class Live:
             self._on_event(event)
 
     def _broadcast(self, entries: bytes | list[Entry]) -> None:
-        plain = with_seq = None
-        for client in list(self.clients.values()):
-            if client.with_seq and isinstance(entries, list):
-                with_seq = with_seq or joined(entries, with_seq=True)
-                client.ws.send_frames(with_seq)
-            else:
-                plain = plain or (entries if isinstance(entries, bytes) else joined(entries, False))
-                client.ws.send_frames(plain)
-
-    def _broadcast_one(self, entry: Entry) -> None:
-        with_seq = None
-        for client in list(self.clients.values()):
-            if client.with_seq:
-                with_seq = with_seq or numbered(entry)
-                client.ws.send_frames(with_seq)
-            else:
-                client.ws.send_frames(entry[1])
+        own = isinstance(entries, bytes)  # the gateway's own words have no number
+        if self._plain:
+            frames = entries if own else joined(entries, with_seq=False)
+            for send in self._plain:
+                send(frames)
+        if self._numbered:
+            frames = entries if own else joined(entries, with_seq=True)
+            for send in self._numbered:
+                send(frames)
 
     def _send_upstream(self, lines: list[bytes]) -> None:
         link = self.link
@@ -227,7 +237,7 @@ class Live:
         """Once a second: deadlines, and memory back when nothing happens."""
         self.perform(self.core.expire(now))
         self._promised = {thread: until for thread, until in self._promised.items() if until > now}
-        if self._active:  # noted here: a clock for each line would cost more than the line
-            self.active_at, self._active = now, False
+        if self.core.fold.seq != self._heard:  # noted here: a clock for each line would cost more than the line
+            self.active_at, self._heard = now, self.core.fold.seq
         if now - self.active_at > 600 and not self.core.fold.turns and self.core.unseen is None:
             self.core.fold.ring.trim(IDLE_RING_BYTES)

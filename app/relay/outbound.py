@@ -22,43 +22,64 @@ def _nothing() -> None:
 
 
 class Outbound:
-    """Sends bytes on a non-blocking socket. `limit`: how much may wait; a single piece may exceed it when none does."""
+    """Sends bytes on a non-blocking socket. `limit`: how much may wait; a single piece may exceed it when none does.
 
-    __slots__ = ("_on_drained", "_on_gone", "_parts", "_raw", "_watcher", "buffered", "closed", "limit", "progress")
+    `on_full` is called when more would wait; nothing of that piece was taken. After `end` only forced pieces go out.
+    """
+
+    # fmt: off
+    __slots__ = (
+        "_direct", "_ending", "_on_full", "_on_gone", "_parts", "_raw", "_send", "_watcher", "buffered", "closed",
+        "limit", "on_drained", "progress",
+    )
+    # fmt: on
 
     def __init__(
-        self, raw: Any, limit: int, on_gone: Callable[[], None] = _nothing, on_drained: Callable[[], None] = _nothing
+        self, raw: Any, limit: int, on_gone: Callable[[], None] = _nothing, on_full: Callable[[], None] = _nothing
     ) -> None:
-        self._raw, self.limit = raw, limit
+        self._raw, self._send, self.limit = raw, raw.send, limit
         self._parts: deque[memoryview | bytes | bytearray] | None = None
         self._watcher: Any = None
-        self._on_gone, self._on_drained = on_gone, on_drained
+        self._on_gone, self._on_full, self.on_drained = on_gone, on_full, _nothing
         self.buffered = self.progress = 0
-        self.closed = False
+        self.closed = self._ending = False
+        self._direct = True  # nothing waits and nothing ended: straight to the kernel
 
-    def send(self, data: bytes, force: bool = False) -> bool:
-        """Send, or keep for later. False: too much waits already, and nothing of `data` was taken."""
-        if self.closed:
-            return True
-        if self.buffered:
-            if self.buffered + len(data) > self.limit and not force:
-                return False
-            self._keep(data)
-            return True
+    def send(self, data: bytes, force: bool = False) -> None:
+        """Send, or keep for later; `force`: although too much waits, or after the end. Never blocks, never raises."""
+        if not self._direct and self._is_held_up(data, force):
+            return
         try:
-            sent = self._raw.send(data)
+            sent = self._send(data)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError:
             self._gone()
-            return True
+            return
         if sent < len(data):
             self._keep(memoryview(data)[sent:])
+
+    def end(self, data: bytes) -> None:
+        """Send this as the last, behind what waits."""
+        self._direct, self._ending = False, True
+        self.send(data, force=True)
+
+    def _is_held_up(self, data: bytes, force: bool) -> bool:
+        """Whether the kernel is not to be asked now; what is to go out later is kept."""
+        if self.closed or (self._ending and not force):
+            return True
+        if not self.buffered:
+            return False
+        if self.buffered + len(data) > self.limit and not force:
+            self._on_full()
+        else:
+            self._keep(data)
         return True
 
     def _keep(self, data: memoryview | bytes) -> None:
         if self._parts is None:
             self._parts = deque()
+        self._direct = False
         self.buffered += len(data)
         if len(self._parts) > 1 and isinstance(self._parts[-1], bytearray) and len(self._parts[-1]) < JOIN_BYTES:
             self._parts[-1] += data  # many small pieces would cost more than what is in them
@@ -91,7 +112,8 @@ class Outbound:
             return
         if not self._parts:
             self._stop()
-            self._on_drained()
+            self._direct = not self._ending
+            self.on_drained()
 
     def _stop(self) -> None:
         if self._watcher is not None:
@@ -106,6 +128,6 @@ class Outbound:
 
     def close(self) -> None:
         """Forget what waits. Call it before the socket is closed."""
-        self.closed = True
-        self.buffered = 0
+        self.closed = self._ending = True
+        self._direct, self.buffered = False, 0
         self._stop()

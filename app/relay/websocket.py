@@ -45,13 +45,15 @@ class WebSocket:
     __slots__ = (
         "__weakref__", "_closed_by_peer", "_closing_at", "_failed", "_frames", "_message", "_outbound", "_pinged",
         "_progress", "_protocol", "_seen", "_sock", "_turn_began", "close_code", "close_reason", "limit", "on_overflow",
+        "send_frames",
     )
     # fmt: on
 
     def __init__(self, sock: Any, limit: int = MESSAGE_LIMIT, buffer_limit: int = BUFFER_LIMIT) -> None:
         self._sock, self.limit = sock, limit
         self._protocol = FrameProtocol(client=False, extensions=[])
-        self._outbound = Outbound(sock._sock, buffer_limit, on_gone=self._shutdown)
+        self._outbound = Outbound(sock._sock, buffer_limit, on_gone=self._shutdown, on_full=self._too_slow)
+        self.send_frames = self._outbound.send  # ready-made ones; never blocks, never raises; too slow a peer gets 1013
         self._seen, self._pinged, self._progress = time.monotonic(), False, 0
         self._closing_at: float | None = None
         self._frames, self._turn_began = 0, 0.0
@@ -70,12 +72,10 @@ class WebSocket:
             raise ConnectionClosed(self.close_code or 1006, self.close_reason)
         self.send_frames(text_frame(data.encode()) if isinstance(data, str) else binary_frame(data))
 
-    def send_frames(self, frames: bytes) -> None:
-        """Send ready-made frames. Never blocks, never raises; too slow a peer is closed with 1013."""
-        if self._closing_at is None and not self._outbound.send(frames):
-            self.close(1013, "too slow: reconnect with your cursor")
-            if self.on_overflow:
-                self.on_overflow()
+    def _too_slow(self) -> None:
+        self.close(1013, "too slow: reconnect with your cursor")
+        if self.on_overflow:
+            self.on_overflow()
 
     @property
     def buffered(self) -> int:
@@ -88,7 +88,7 @@ class WebSocket:
             return
         self.close_code, self.close_reason = reason or 1000, message or ""
         self._closing_at = time.monotonic()
-        self._outbound.send(close_frame(self.close_code, self.close_reason), force=True)
+        self._outbound.end(close_frame(self.close_code, self.close_reason))
 
     # -- receiving
 
@@ -146,7 +146,7 @@ class WebSocket:
             self._closed_by_peer = True
             if self._closing_at is None:
                 self.close_code, self.close_reason, self._closing_at = code, reason or "", time.monotonic()
-                self._outbound.send(close_frame(None if code == 1005 else code), force=True)
+                self._outbound.end(close_frame(None if code == 1005 else code))
             raise ConnectionClosed(self.close_code or 1005, self.close_reason)
         elif frame.opcode in (Opcode.TEXT, Opcode.BINARY) and self._closing_at is None:
             return self._on_data(frame)

@@ -15,7 +15,7 @@ from typing import Any
 import gevent
 from gevent.event import Event as Flag
 
-from app.clock import monotonic_s, now_ms
+from app.clock import monotonic_s
 from app.errors import ArgusError, Unavailable
 from app.provisioners import Handle, Provisioner, Spec
 from app.relay.core import Core
@@ -376,7 +376,7 @@ class Keeper:
         elif event.name == "owner":
             thread, key = event.value
             self._counters.turns += 1
-            gevent.spawn(self._store_values, active_at_ms=now_ms())  # something was said, not only looked at
+            self._threads.spoken_to(self.row.id)
             if self._owners.get(thread) != key:  # most turns have the last one's owner: no write
                 self._owners[thread] = key
                 self._threads.remember(self.row.id, thread, key)

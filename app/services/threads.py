@@ -1,4 +1,4 @@
-"""Remembers threads and who ran a turn on them last, in the store, some at a time.
+"""Remembers threads, who ran a turn on them last, and when sessions were spoken to, in the store, some at a time.
 
 A turn must not wait for the disk, and a hundred sessions that begin a turn at once must not make a hundred
 transactions: what is learned is written together a moment later. What a kill takes away is found again in the ring.
@@ -7,6 +7,7 @@ transactions: what is learned is written together a moment later. What a kill ta
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import gevent
 from gevent.event import Event
@@ -22,12 +23,13 @@ TOGETHER_S, MAX_AT_ONCE = 0.1, 2000
 
 
 class ThreadMemory:
-    """The only writer of thread rows. `remember` and `forget` do not wait; they may be called on the hub."""
+    """The only writer of thread rows. All but `run` and `flush` do not wait; they may be called on the hub."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._known: dict[tuple[str, str], str | None] = {}  # (session, thread) -> owner, or None for no news of it
         self._gone: set[tuple[str, str]] = set()
+        self._spoken: dict[str, int] = {}  # session -> when
         self._dirty = Event()
 
     def remember(self, session: str, thread: str, owner: str | None = None) -> None:
@@ -45,6 +47,11 @@ class ThreadMemory:
         self._gone.add((session, thread))
         self._dirty.set()
 
+    def spoken_to(self, session: str) -> None:
+        """Something was said in a session; it was not only looked at."""
+        self._spoken[session] = now_ms()
+        self._dirty.set()
+
     def run(self) -> None:
         """Write for ever."""
         while True:
@@ -57,9 +64,15 @@ class ThreadMemory:
         self._dirty.clear()
         known, self._known = self._known, {}
         gone, self._gone = self._gone, set()
-        if not known and not gone:
+        spoken, self._spoken = self._spoken, {}
+        if not known and not gone and not spoken:
             return
+
+        def work(db: Any) -> None:
+            sessions.know_threads(db, known, gone, now_ms())
+            sessions.spoken_to(db, spoken)
+
         try:
-            self._store.run(lambda db: sessions.know_threads(db, known, gone, now_ms()))
+            self._store.run(work)
         except Unavailable as error:
             log.warning("%d threads were not remembered: %s", len(known), error.text)

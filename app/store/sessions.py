@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, tuple_, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, tuple_, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from app.store.schema import gateway, sessions, threads
 
 MAX_THREADS = 200  # given back per session: the newest
+_SPOKEN_TO = update(sessions).where(sessions.c.id == bindparam("session")).values(active_at_ms=bindparam("at"))
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,12 @@ def change(db: Connection, id: str, **values: Any) -> bool:
 def remove(db: Connection, id: str) -> bool:
     """Delete a session with its threads; whether there was one."""
     return db.execute(delete(sessions).where(sessions.c.id == id)).rowcount == 1
+
+
+def spoken_to(db: Connection, times: dict[str, int]) -> None:
+    """When each of these sessions was spoken to last."""
+    if times:
+        db.execute(_SPOKEN_TO, [{"session": id, "at": at} for id, at in times.items()])
 
 
 def know_threads(
