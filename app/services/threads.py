@@ -75,4 +75,5 @@ class ThreadMemory:
         try:
             self._store.run(work)
         except Unavailable as error:
+            self._spoken = spoken | self._spoken  # with the next that is written
             log.warning("%d threads were not remembered: %s", len(known), error.text)

@@ -249,10 +249,10 @@ class Conversation:
                 if begun or not self._store.run(lambda db: inputs.move(db, id, before("remove"), state, **values)):
                     now = self.get(id).state
                     raise Conflict(f"only what waits can be changed; this input is {now} or being started")
-                lane.waiting_changed()
                 if state == "removed":
                     lane.depth = max(0, lane.depth - 1)
         finally:
+            lane.waiting_changed()
             lane.changing -= 1
             lane.wake()
         self._moved(row, state)
