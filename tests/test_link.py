@@ -74,11 +74,17 @@ def test_what_begins_a_line_is_offered_on_its_own_and_what_goes_on_in_one_is_not
         return block == b"taken\n"
 
     link.start(blocks.append, one, lambda: None)
-    for piece in (b"taken\n", b"half", b"taken\n", b"left\n"):
+    for piece, done in (
+        (b"taken\n", lambda: offered == [b"taken\n"]),
+        (b"half", lambda: offered == [b"taken\n", b"half"]),
+        (b"taken\n", lambda: blocks == [b"halftaken\n"]),
+        (b"left\n", lambda: blocks == [b"halftaken\n", b"left\n"]),
+    ):
         far.sendall(piece)
-        gevent.sleep(0.01)
+        with gevent.Timeout(PATIENCE_S):
+            while not done():
+                gevent.sleep(0.001)
     assert offered == [b"taken\n", b"half", b"left\n"]
-    assert blocks == [b"halftaken\n", b"left\n"]
 
 
 def test_a_bug_in_who_takes_lines_ends_that_link_alone(

@@ -244,7 +244,7 @@ class Conversation:
         lane = self.desk.lane(row.session_id, row.lane)
         lane.changing += 1
         try:
-            with lane.lock:
+            with lane.lock:  # what was peeked at is dropped before another holds it: no wait stands in between
                 begun = lane.steering or lane.unsettled or (lane.turn and id in [r.id for r in lane.turn.rows])
                 if begun or not self._store.run(lambda db: inputs.move(db, id, before("remove"), state, **values)):
                     now = self.get(id).state
