@@ -15,7 +15,8 @@ fresh app-server, and a short warm-up. CPU time is what the kernel's scheduler c
 A sample during which other programs used those CPUs is taken again, while --patience lasts; a row
 for which no quiet moment was found says so. Prints a Markdown table; ends with 1 if a budget is
 exceeded or a measurement failed.
-Needs Linux, gcc and the packages of requirements.txt. All traffic is on 127.0.0.1.
+Needs Linux, gcc and the packages of requirements.txt. All traffic is on 127.0.0.1; as root, in a network namespace of
+its own, so that the machine's firewall does not count.
 """
 
 from __future__ import annotations
@@ -273,8 +274,9 @@ def main(arguments: list[str] | None = None) -> int:
     rounds = 1 if args.quick else max(1, args.rounds)
     kinds = (BASELINE, BASELINE if args.check else OURS)
     processes.prepare()
+    network = "a network of its own" if processes.leave_the_network() else "the machine's network, firewall included"
     print(
-        f"Python {platform.python_version()}, Linux {platform.release()}, {rounds} rounds, "
+        f"Python {platform.python_version()}, Linux {platform.release()}, {rounds} rounds, {network}, "
         f"gateway on CPU {processes.MEASURED_CPU}, load on CPU {processes.LOAD_CPU}\n"
     )
     print(HEADER.format("baseline", "baseline again" if args.check else "ours"), flush=True)

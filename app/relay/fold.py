@@ -30,13 +30,14 @@ from app.relay.envelope import (
 )
 from app.relay.frames import header, text_frame
 from app.relay.heard import Heard, hear, readable
-from app.relay.ring import EPOCH_SHIFT, LINE_SHIFT, Entry, Ring, position
+from app.relay.ring import EPOCH_SHIFT, IN_EPOCH, LINE_SHIFT, NEXT, Entry, Ring, position
 
 CR = 13
 DELTAS = tuple(
     b'{"method":"item/%s"' % name
     for name in (b"agentMessage/delta", b"commandExecution/outputDelta", b"reasoning/summaryTextDelta")
 )
+ONE_BYTES = 4096  # a longer block is rarely one line, and looking would cost more
 LINK_IDS = 2**31  # a link's requests are numbered link * 2**31 + n; n = 0 is the handshake
 PLAIN_BASE = 1_000_000_000  # first id on a plain link
 MAX_THREADS, MAX_TURNS, MAX_QUESTIONS = 200, 1000, 1000  # the newest of each are kept
@@ -99,10 +100,9 @@ class Fold:
     """Stream state of one session. `feed` takes whole lines and says what came of them, in order."""
 
     ring: Ring
-    generation: int = 0
+    where: int = 0  # position of the newest line
     epoch: str = ""
     epochs: dict[str, int] = field(default_factory=dict)
-    seq: int = 0
     skip: int = 0  # lines to come that an earlier link has brought already
     newest_own: int = 0
     plain: bool = False
@@ -115,9 +115,24 @@ class Fold:
     threads: dict[str, None] = field(default_factory=dict)  # ordered: the newest last
 
     @property
+    def generation(self) -> int:
+        """Which epoch of this gateway life it is, from 1; 0 before the first."""
+        return self.where >> EPOCH_SHIFT
+
+    @property
+    def seq(self) -> int:
+        """Number of the newest line in its epoch."""
+        return (self.where & IN_EPOCH) >> LINE_SHIFT
+
+    @seq.setter
+    def seq(self, seq: int) -> None:
+        """The newest line is this one."""
+        self.where = position(self.generation, seq)
+
+    @property
     def head(self) -> int:
         """Position of the newest frame."""
-        return max(position(self.generation, self.seq), self.newest_own)
+        return max(self.where, self.newest_own)
 
     def begin(self, epoch: str, seq: int, floor_seq: int) -> list[Entry]:
         """Lines come from `epoch` now, the next one numbered seq + 1; those after floor_seq will all be seen.
@@ -126,10 +141,9 @@ class Fold:
         """
         first_ever = self.generation == 0
         if epoch != self.epoch:
-            self.epoch = epoch
-            self.generation += 1
+            self.epoch, self.where = epoch, position(self.generation + 1, seq)
             self.epochs[epoch] = self.generation
-            whole, self.skip, self.seq = self.generation > 1 and floor_seq == 0, 0, seq
+            whole, self.skip = self.generation > 1 and floor_seq == 0, 0
         else:
             whole, self.skip = seq <= self.seq, max(0, self.seq - seq)
         if not whole:  # lines were lost in between
@@ -168,7 +182,7 @@ class Fold:
             block = self._skipped(block)
         pieces: list[Piece] = []
         seq, began, parts = self.seq, self.seq, []  # parts: header, line, header, line of the run since `began`
-        deltas = DELTAS if b"\r" not in block else ()
+        deltas = DELTAS if CR not in block else ()
         for line in lines_of(block):
             seq += 1
             if line.startswith(deltas):  # most lines of a stream; what begins like this is a notification
@@ -193,13 +207,15 @@ class Fold:
 
         While an agent speaks this is nearly all that comes: one delta a wake-up.
         """
-        end = len(block) - 1
-        if not block.startswith(DELTAS) or block.find(b"\n") != end or b"\r" in block or self.skip:
+        if len(block) > ONE_BYTES or not block.startswith(DELTAS):
             return None
-        if not block.isascii() and as_utf8(block) is not block:
+        line, newline, more = block.partition(b"\n")
+        if more or not newline or CR in line or self.skip:
             return None
-        seq = self.seq = self.seq + 1
-        entry = ((self.generation << EPOCH_SHIFT) + (seq << LINE_SHIFT), header(end) + block[:end], 1)
+        if not line.isascii() and as_utf8(line) is not line:
+            return None
+        where = self.where = self.where + NEXT
+        entry = (where, header(len(line)) + line, 1)
         self.ring.append(entry)
         return entry
 
@@ -238,7 +254,7 @@ class Fold:
             envelope = envelope_of(again)
             if envelope.method in WATCHED or envelope.id is not msgspec.UNSET:
                 return self._special(again, envelope)
-        entry = (position(self.generation, self.seq), text_frame(line), 0)
+        entry = (self.where, text_frame(line), 0)
         self.ring.append(entry)
         return [[entry]]
 
@@ -284,7 +300,7 @@ class Fold:
         raw = b"" if envelope.id is msgspec.UNSET else bytes(envelope.id)
         if method is None and raw:
             return self._answer(raw, line)
-        entry = (position(self.generation, self.seq), text_frame(line), True)
+        entry = (self.where, text_frame(line), True)
         if method is None or (raw and raw == b"null") or (raw and method in WATCHED):
             self.ring.append(entry)
             return [[entry]]

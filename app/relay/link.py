@@ -25,7 +25,7 @@ from app.relay.outbound import Outbound
 log = logging.getLogger("argus.link")
 
 READ = 1  # libev's EV_READ
-READ_BYTES, LEAST_BYTES = 65536, 4096  # a wake-up; while lines cost much it reads less
+READ_BYTES, LEAST_BYTES = 65536, 4096  # a wake-up: more while much comes, less while lines cost much
 LONG_S = 0.02  # a wake-up that takes longer holds up all other sessions
 NEWLINE = 10
 ANSWER_BYTES = 65536
@@ -83,7 +83,7 @@ class Link:
         self._held, self._rest, self._limit = 0, rest, line_limit or sys.maxsize
         self._watcher: Any = None
         self._pause: Any = None  # a timer, while others have their turn
-        self._size = READ_BYTES
+        self._size = LEAST_BYTES
         self._on_lines: Callable[[bytes], None] = lambda block: None
         self._on_one: Callable[[bytes], bool] = lambda block: False
         self.closed, self.why = Event(), ""
@@ -120,14 +120,16 @@ class Link:
 
     def _readable(self) -> None:
         try:
-            data = self._recv(self._size)
+            recv = self._recv  # called through a name: a slot that is called at once is looked up the slow way
+            data = recv(self._size)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
             self.close(f"the link broke: {error}")
             return
         try:
-            if not self._parts and self._on_one(data):
+            on_one = self._on_one
+            if not self._parts and on_one(data):
                 return
         except Exception:
             self._bug()
@@ -137,6 +139,7 @@ class Link:
         elif not data:
             self.close("the link was closed")
         else:
+            self._size = LEAST_BYTES  # to make room for 64 KB costs more than to read a hundred bytes
             self._take_any(data)
 
     def _take_much(self, data: bytes) -> None:

@@ -82,7 +82,8 @@ class Live:
 
     def _on_one(self, block: bytes) -> bool:
         """One delta goes to all and changes nothing; whether it was one."""
-        entry = self._one_delta(block)
+        one_delta = self._one_delta
+        entry = one_delta(block)
         if entry is None:
             return False
         for send in self._plain:

@@ -50,7 +50,8 @@ class Outbound:
         if not self._direct and self._is_held_up(data, force):
             return
         try:
-            sent = self._send(data)
+            send = self._send
+            sent = send(data)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError:

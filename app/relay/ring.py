@@ -11,6 +11,7 @@ from app.relay.frames import frame_size, payload_of, text_frame
 # of the gateway's own that came behind it: room for 2**44 lines, and 2**20 frames behind each (a runtime that stays
 # away gets one at every attempt to reach it).
 EPOCH_SHIFT, LINE_SHIFT = 64, 20
+NEXT, IN_EPOCH = 1 << LINE_SHIFT, (1 << EPOCH_SHIFT) - 1  # one line further; the part that counts inside an epoch
 
 # What is kept: the position of the first frame, the frames one after the other, and how many upstream lines they are,
 # numbered in a row. 0: one frame that may carry no `seq`, the gateway's own or no JSON object.
@@ -33,12 +34,12 @@ def each(entry: Entry) -> Iterator[Entry]:
         size = frame_size(data, at)
         yield where, data[at : at + size], 1
         at += size
-        where += 1 << LINE_SHIFT
+        where += NEXT
 
 
 def last(entry: Entry) -> int:
     """The position of an entry's last frame."""
-    return entry[0] + (max(1, entry[2]) - 1 << LINE_SHIFT)
+    return entry[0] + (max(1, entry[2]) - 1) * NEXT
 
 
 def numbered(entry: Entry) -> bytes:
@@ -49,7 +50,7 @@ def numbered(entry: Entry) -> bytes:
     for where, frame, _ in each(entry):
         body = payload_of(frame).strip()
         comma = b"" if body[:-1].rstrip() == b"{" else b","
-        seq = (where & ((1 << EPOCH_SHIFT) - 1)) >> LINE_SHIFT
+        seq = (where & IN_EPOCH) >> LINE_SHIFT
         out.append(text_frame(b'%s%s"seq":%d}' % (body[:-1], comma, seq)))
     return b"".join(out)
 
