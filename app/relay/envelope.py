@@ -62,10 +62,34 @@ class AnswerParts(msgspec.Struct):
     error: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-envelope_of = msgspec.json.Decoder(Envelope).decode
-note_of = msgspec.json.Decoder(Note).decode
-life_note_of = msgspec.json.Decoder(LifeNote).decode
+_envelope_of = msgspec.json.Decoder(Envelope).decode
+_note_of = msgspec.json.Decoder(Note).decode
+_life_note_of = msgspec.json.Decoder(LifeNote).decode
 _answer_of = msgspec.json.Decoder(AnswerParts).decode
+
+
+def envelope_of(line: bytes) -> Envelope | None:
+    """What routing needs of a line; None if it can't be read."""
+    try:
+        return _envelope_of(line)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return None
+
+
+def note_of(line: bytes) -> Note:
+    """What stream state needs of a line; an empty one if it has another shape."""
+    try:
+        return _note_of(line)
+    except (msgspec.MsgspecError, RecursionError):
+        return Note()
+
+
+def life_note_of(line: bytes) -> LifeNote:
+    """A line of the bridge's own; an empty one if it has another shape."""
+    try:
+        return _life_note_of(line)
+    except (msgspec.MsgspecError, RecursionError):
+        return LifeNote()
 
 
 def question_key(id: bytes) -> bytes:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +15,6 @@ from app.relay.envelope import (
     Envelope,
     Life,
     LifeNote,
-    Note,
     Params,
     answer_of,
     as_utf8,
@@ -181,25 +179,27 @@ class Fold:
         if self.skip:
             block = self._skipped(block)
         pieces: list[Piece] = []
-        seq, began, parts = self.seq, self.seq, []  # parts: header, line, header, line of the run since `began`
+        where = began = self.where
+        parts: list[bytes] = []  # header, line, header, line of the run since `began`
         deltas = DELTAS if CR not in block else ()
         for line in lines_of(block):
-            seq += 1
+            where += NEXT
             if line.startswith(deltas):  # most lines of a stream; what begins like this is a notification
                 parts += (header(len(line)), line)
                 continue
-            plain = self._plain(line)
-            if plain is not None:
+            envelope = envelope_of(line)
+            if envelope is not None and is_plain(envelope):
+                plain = line[:-1] if line[-1] == CR else line
                 parts += (header(len(plain)), plain)
                 continue
             if parts:
-                pieces.append(self._run(began, seq - 1, parts))
+                pieces.append(self._run(began, parts))
                 parts = []
-            began = self.seq = seq
-            pieces.extend(self._other(line))
+            began = self.where = where
+            pieces.extend(self._other(line, envelope))
         if parts:
-            pieces.append(self._run(began, seq, parts))
-        self.seq = seq
+            pieces.append(self._run(began, parts))
+        self.where = where
         return pieces
 
     def one_delta(self, block: bytes) -> Entry | None:
@@ -219,31 +219,22 @@ class Fold:
         self.ring.append(entry)
         return entry
 
-    def _run(self, began: int, seq: int, parts: list[bytes]) -> list[Entry]:
-        """Keep the plain lines began + 1 to seq."""
-        entry = (position(self.generation, began + 1), b"".join(parts), seq - began)
+    def _run(self, began: int, parts: list[bytes]) -> list[Entry]:
+        """Keep the plain lines that came behind position `began`."""
+        entry = (began + NEXT, b"".join(parts), len(parts) // 2)
         self.ring.append(entry)
         return [entry]
 
-    def _plain(self, line: bytes) -> bytes | None:
-        """The line if it is a notification that changes no state, else None."""
-        try:
-            envelope = envelope_of(line)
-        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-            return None
-        method = envelope.method
-        if method is None or method in WATCHED or envelope.id is not msgspec.UNSET:
-            return None
-        return line[:-1] if line[-1] == CR else line
-
-    def _other(self, line: bytes) -> list[Piece]:
+    def _other(self, line: bytes, envelope: Envelope | None) -> list[Piece]:
         """A line that changes state, is an answer or a question, or no JSON object at all."""
         if line[-1:] == b"\r":
             line = line[:-1]
         if not line:
             return []
+        if envelope is None:
+            return self._unreadable(line)
         try:
-            return self._special(line, envelope_of(line))
+            return self._special(line, envelope)
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
             return self._unreadable(line)
 
@@ -252,7 +243,7 @@ class Fold:
         with contextlib.suppress(msgspec.MsgspecError, RecursionError, ValueError):
             again = readable(line)
             envelope = envelope_of(again)
-            if envelope.method in WATCHED or envelope.id is not msgspec.UNSET:
+            if (envelope is not None and envelope.method in WATCHED) or envelope.id is not msgspec.UNSET:
                 return self._special(again, envelope)
         entry = (self.where, text_frame(line), 0)
         self.ring.append(entry)
@@ -305,8 +296,8 @@ class Fold:
             self.ring.append(entry)
             return [[entry]]
         if not raw and method.startswith("bridge/"):
-            return self._of_bridge(method, _read(life_note_of, line, LifeNote), entry)
-        params = _read(note_of, line, Note).params
+            return self._of_bridge(method, life_note_of(line), entry)
+        params = note_of(line).params
         if raw:
             item = b"null" if params.itemId is msgspec.UNSET else bytes(params.itemId)
             return self._asked(ServerRequest(raw, method, params.threadId, params.turnId, item, entry[1]))
@@ -409,8 +400,6 @@ WATCHED = {
 }
 
 
-def _read(decode: Callable[[bytes], Any], line: bytes, empty: Callable[[], Any]) -> Any:
-    try:
-        return decode(line)
-    except (msgspec.MsgspecError, RecursionError):
-        return empty()
+def is_plain(envelope: Envelope) -> bool:
+    """Whether it is a notification that changes no state."""
+    return envelope.method is not None and envelope.method not in WATCHED and envelope.id is msgspec.UNSET
