@@ -79,8 +79,12 @@ class Ring:
     def append(self, entry: Entry) -> None:
         """Keep frames; the oldest go when there are too many. The newest always stay."""
         self.entries.append(entry)
-        self.bytes += len(entry[1])
-        self.frames += entry[2] or 1
+        size = self.bytes = self.bytes + len(entry[1])
+        frames = self.frames = self.frames + (entry[2] or 1)
+        if size > self.max_bytes or frames > self.max_frames:
+            self._shrink()
+
+    def _shrink(self) -> None:
         while (self.bytes > self.max_bytes or self.frames > self.max_frames) and len(self.entries) > 1:
             self._drop()
 

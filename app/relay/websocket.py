@@ -32,6 +32,7 @@ MESSAGE_LIMIT = 16 << 20
 BUFFER_LIMIT = 8 << 20
 PING_AFTER_S = 20.0
 FRAMES_IN_A_ROW, TURN_S = 16, 0.005  # how often it is asked, and after how much work at a stretch, to let others on
+WAITED_S = 0.001  # a read that took longer had to wait, and others had their turn meanwhile
 CLOSE_WAIT_S = 1.0  # how long a peer may take to answer a close frame
 DRAIN_WAIT_S = 30.0  # how long a slow peer that is being closed may stand still with frames still to come
 _open: set[WebSocket] = set()
@@ -102,6 +103,7 @@ class WebSocket:
             message = self._next_message()
             if message is not None:
                 return message
+            asked = time.monotonic()
             try:
                 data = self._sock.recv(65536)
             except OSError:
@@ -109,8 +111,11 @@ class WebSocket:
             if not data:
                 self._closed_by_peer = True
                 raise ConnectionClosed(self.close_code or 1006, self.close_reason)
-            self._let_others()
             self._seen, self._pinged = time.monotonic(), False
+            if self._seen - asked > WAITED_S:
+                self._turn_began = self._seen
+            else:
+                self._let_others()
             self._protocol.receive_bytes(data)
             data = b""  # nothing of it is kept while the next is waited for
 
