@@ -16,7 +16,7 @@ from app.relay.envelope import number_of
 from app.relay.fold import LINK_IDS, MAX_THREADS, ONE_BYTES, PLAIN_BASE, Answer, Event, Fold, ServerRequest
 from app.relay.frames import payload_of
 from app.relay.link import Link
-from app.relay.ring import Ring, joined
+from app.relay.ring import NEXT, Ring
 
 
 def folded(*lines: Any, epoch: str = "e", plain: bool = False) -> Fold:
@@ -370,3 +370,14 @@ def test_a_link_ends_at_a_line_over_its_limit_in_one_read_or_many() -> None:
         assert "longer than 10 bytes" in take(chunks, limit=10)[1]
     for chunks in ([b"x" * 10 + b"\n"], [b"x" * 6, b"x" * 4 + b"\n" + b"y" * 10, b"\n"]):
         assert take(chunks, limit=10)[1] == ""
+
+
+def test_the_ring_is_bounded_for_single_deltas_too() -> None:
+    fold = Fold(Ring(10_000, max_frames=50))
+    fold.begin("e", 0, 0)
+    for _ in range(200):
+        assert fold.one_delta(DELTA % (b"x" * 100) + b"\n")
+    assert fold.ring.frames == len(fold.ring.entries) == 50 and fold.ring.floor == fold.ring.entries[0][0] - NEXT
+    for _ in range(200):
+        assert fold.one_delta(DELTA % (b"x" * 500) + b"\n")
+    assert 9_000 < fold.ring.bytes == sum(len(frame) for _, frame, _ in fold.ring.entries) <= 10_000

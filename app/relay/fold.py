@@ -26,7 +26,7 @@ from app.relay.envelope import (
     number_of,
     question_key,
 )
-from app.relay.frames import header, text_frame
+from app.relay.frames import HEADERS, header, text_frame
 from app.relay.heard import Heard, hear, readable
 from app.relay.ring import EPOCH_SHIFT, IN_EPOCH, LINE_SHIFT, NEXT, Entry, Ring, position
 
@@ -35,7 +35,7 @@ DELTAS = tuple(
     b'{"method":"item/%s"' % name
     for name in (b"agentMessage/delta", b"commandExecution/outputDelta", b"reasoning/summaryTextDelta")
 )
-ONE_BYTES = 4096  # a longer block is rarely one line, and looking would cost more
+ONE_BYTES = len(HEADERS)  # a longer block is rarely one line, and looking would cost more
 LINK_IDS = 2**31  # a link's requests are numbered link * 2**31 + n; n = 0 is the handshake
 PLAIN_BASE = 1_000_000_000  # first id on a plain link
 MAX_THREADS, MAX_TURNS, MAX_QUESTIONS = 200, 1000, 1000  # the newest of each are kept
@@ -215,8 +215,13 @@ class Fold:
         if not line.isascii() and as_utf8(line) is not line:
             return None
         where = self.where = self.where + NEXT
-        entry = (where, header(len(line)) + line, 1)
-        self.ring.append(entry)
+        frame = HEADERS[len(line)] + line
+        entry, ring = (where, frame, 1), self.ring
+        ring.entries.append(entry)  # Ring.append, without the call
+        ring.bytes += len(frame)
+        ring.frames += 1
+        if ring.bytes > ring.max_bytes or ring.frames > ring.max_frames:
+            ring.shrink()
         return entry
 
     def _run(self, began: int, parts: list[bytes]) -> list[Entry]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import struct
 
-_READY = [bytes((0x81, n)) if n < 126 else bytes((0x81, 126, n >> 8, n & 255)) for n in range(1024)]
+# What stands before a text payload of so many bytes.
+HEADERS = [bytes((0x81, n)) if n < 126 else bytes((0x81, 126, n >> 8, n & 255)) for n in range(2048)]
 _MEDIUM = struct.Struct("!BBH").pack
 _LONG = struct.Struct("!BBQ").pack
 PING = b"\x89\x00"
@@ -17,8 +18,8 @@ def text_frame(payload: bytes) -> bytes:
 
 def header(size: int) -> bytes:
     """What stands before a text payload of this size."""
-    if size < 1024:
-        return _READY[size]
+    if size < len(HEADERS):
+        return HEADERS[size]
     if size < 65536:
         return _MEDIUM(0x81, 126, size)
     return _LONG(0x81, 127, size)

@@ -82,9 +82,10 @@ class Ring:
         size = self.bytes = self.bytes + len(entry[1])
         frames = self.frames = self.frames + (entry[2] or 1)
         if size > self.max_bytes or frames > self.max_frames:
-            self._shrink()
+            self.shrink()
 
-    def _shrink(self) -> None:
+    def shrink(self) -> None:
+        """Let the oldest go until it is within its bounds."""
         while (self.bytes > self.max_bytes or self.frames > self.max_frames) and len(self.entries) > 1:
             self._drop()
 
