@@ -16,7 +16,7 @@ from app.relay.envelope import number_of
 from app.relay.fold import LINK_IDS, MAX_THREADS, ONE_BYTES, PLAIN_BASE, Answer, Event, Fold, ServerRequest
 from app.relay.frames import payload_of
 from app.relay.link import Link
-from app.relay.ring import NEXT, Ring
+from app.relay.ring import NEXT, Ring, joined
 
 
 def folded(*lines: Any, epoch: str = "e", plain: bool = False) -> Fold:
