@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from conversations import new_session, over, say
+from support import Gateway, running, until
 
 from app.services.conversation.approvals import answer_for
 
@@ -47,3 +52,54 @@ def test_a_decision_is_said_in_the_words_of_the_question(
 @pytest.mark.parametrize("decision", ["accept", "decline"])
 def test_a_question_that_is_no_yes_or_no_gets_an_error_whatever_was_decided(decision: str) -> None:
     assert answer_for("item/tool/call", decision, {})["error"]["code"] == -32601
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[Gateway]:
+    """One whose agent plays scenes."""
+    scenes = f"{sys.executable} {Path(__file__).parent}/fakes/scenes.py"
+    with running(ARGUS_AGENT="codex", ARGUS_RUNTIME_CMD=scenes) as made:
+        yield made
+
+
+def open_ones(gateway: Gateway, session: str) -> list[dict[str, Any]]:
+    return gateway.api("GET", f"/approvals?session={session}&state=open").json()["approvals"]
+
+
+def decide(gateway: Gateway, approval: dict[str, Any], decision: str) -> int:
+    return gateway.api("POST", f"/approvals/{approval['approvalId']}", json={"decision": decision}).status_code
+
+
+def test_a_yes_to_a_question_of_no_turn_does_not_reach_the_next_under_its_id(gateway: Gateway) -> None:
+    session = new_session(gateway)
+    said = say(gateway, session, "scene: same_id")
+    (first,) = until(lambda: open_ones(gateway, session))
+    (second,) = until(lambda: [each for each in open_ones(gateway, session) if each["params"]["message"] == "second?"])
+    assert first["params"]["message"] == "first?" and first["approvalId"] != second["approvalId"]
+    assert decide(gateway, first, "accept") == 409
+    assert decide(gateway, second, "accept") == 200
+    done = over(gateway, said)
+    assert done["state"] == "answered" and '"action": "accept"' in done["answer"]
+    listed = gateway.api("GET", f"/approvals?session={session}").json()["approvals"]
+    assert {each["params"]["message"]: (each["state"], each["decision"]) for each in listed} == {
+        "first?": ("settled", ""),
+        "second?": ("answered", "accept"),
+    }
+
+
+def test_what_is_no_yes_or_no_can_only_be_declined(gateway: Gateway) -> None:
+    session = new_session(gateway)
+    said = say(gateway, session, "scene: program")
+    (asked,) = until(lambda: open_ones(gateway, session))
+    refused = gateway.api("POST", f"/approvals/{asked['approvalId']}", json={"decision": "accept"})
+    assert refused.status_code == 400 and "decline it, or answer it in the page" in refused.text
+    assert decide(gateway, asked, "decline") == 200
+    assert "-32601" in over(gateway, said)["answer"]
+
+
+def test_a_policy_of_yes_to_what_is_no_yes_or_no_is_stored_as_the_no_that_it_is(gateway: Gateway) -> None:
+    session = gateway.api("POST", "/sessions", json={"approvals": "accept"}).json()["sessionId"]
+    assert "-32601" in over(gateway, say(gateway, session, "scene: program"))["answer"]
+    (row,) = until(lambda: [a for a in gateway.api("GET", f"/approvals?session={session}").json()["approvals"]
+                            if a["state"] != "open"])  # fmt: skip
+    assert (row["state"], row["decision"], row["answeredBy"]) == ("answered", "decline", "policy accept")

@@ -17,6 +17,9 @@ from app.relay.inbound import parse
 from app.relay.live import Live
 from app.relay.questions import GATEWAY
 
+ABOUT = ("item/x/requestApproval", {"threadId": "t", "turnId": "u", "reason": None})
+ACCEPT = {"result": {"decision": "accept"}}
+
 
 class Asker:
     """Who asks over the door, and what it is told."""
@@ -232,13 +235,13 @@ def test_the_gateway_answers_in_time_and_only_what_is_open() -> None:
     session = ready()
     Asker(session).starts_turn()
     session.feed(asks(0))
-    session.do(owned.answer(session.core, b"0", "u", {"result": {"decision": "decline"}}))
+    session.do(owned.answer(session.core, b"0", "u", ABOUT, {"result": {"decision": "decline"}}))
     assert session.sent_json() == [{"id": 0, "result": {"decision": "decline"}}]
     assert session.told("a")[-1]["client"] == GATEWAY
     with pytest.raises(NotFound):
-        owned.answer(session.core, b"0", "u", {"result": {}})
+        owned.answer(session.core, b"0", "u", ABOUT, {"result": {}})
     with pytest.raises(NotFound):
-        owned.answer(session.core, b"7", "u", {"result": {}})
+        owned.answer(session.core, b"7", "u", ABOUT, {"result": {}})
 
 
 def test_a_yes_to_an_older_turns_question_does_not_reach_a_new_one_under_its_id() -> None:
@@ -246,7 +249,17 @@ def test_a_yes_to_an_older_turns_question_does_not_reach_a_new_one_under_its_id(
     Asker(session).starts_turn()
     session.feed(asks(0))
     with pytest.raises(NotFound):
-        owned.answer(session.core, b"0", "a turn before the agent died", {"result": {"decision": "accept"}})
+        owned.answer(session.core, b"0", "a turn before the agent died", ABOUT, ACCEPT)
+    assert session.sent() == []
+
+
+def test_a_yes_does_not_reach_another_question_under_the_same_name() -> None:
+    session = ready()
+    Asker(session).starts_turn()
+    session.feed(asks(0))
+    for other in (("item/y/requestApproval", ABOUT[1]), (ABOUT[0], {**ABOUT[1], "reason": "another"})):
+        with pytest.raises(NotFound, match="another question"):
+            owned.answer(session.core, b"0", "u", other, ACCEPT)
     assert session.sent() == []
 
 
@@ -254,7 +267,7 @@ def test_what_no_decision_answers_is_answered_with_an_error() -> None:
     session = ready()
     Asker(session).starts_turn()
     session.feed(asks(0))
-    session.do(owned.answer(session.core, b"0", "u", {"error": {"code": -32601, "message": "nobody"}}))
+    session.do(owned.answer(session.core, b"0", "u", ABOUT, {"error": {"code": -32601, "message": "nobody"}}))
     assert session.sent_json() == [{"id": 0, "error": {"code": -32601, "message": "nobody"}}]
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import gevent
 import pytest
@@ -15,7 +16,7 @@ from sqlalchemy import Connection, create_engine, inspect
 from support import ROOT
 
 from app.errors import StartRefused, TooMany, Unavailable
-from app.store import database, schema, sessions, tokens
+from app.store import approvals, database, schema, sessions, tokens
 from app.store.database import Store, open_store
 from app.store.sessions import SessionRow
 from app.store.tokens import TokenRow
@@ -83,6 +84,42 @@ def test_an_older_database_is_migrated_after_a_copy(path: Path) -> None:
     assert store.run(sessions.next_term) == 1
     store.close()
     assert path.with_name(f"argus.db.before-{schema.HEAD}").exists()
+
+
+def test_a_migration_that_fails_half_way_changes_nothing(path: Path) -> None:
+    migrate(path)
+    migrate(path, "0004")
+    with sqlite3.connect(path) as db:  # the second step of 0005 has no place for its index
+        db.execute("CREATE INDEX approvals_request ON tokens (scope)")
+    before = tables(path)
+    with pytest.raises(StartRefused, match="already exists"):
+        open_store(f"sqlite:///{path}")
+    assert tables(path) == before
+    with sqlite3.connect(path) as db:
+        assert db.execute("SELECT version_num FROM alembic_version").fetchall() == [("0004",)]
+        assert "approvals_request" in db.execute("SELECT sql FROM sqlite_master WHERE name='approvals'").fetchone()[0]
+        db.execute("DROP INDEX approvals_request")
+    db.close()
+    open_store(f"sqlite:///{path}").close()
+
+
+def asked(**values: Any) -> dict[str, Any]:
+    """A question as stored."""
+    same = {"session_id": "a", "thread_id": "t", "turn_id": "", "request": "0", "method": "m", "params": "{}"}
+    return {**same, "state": "open", "asked_at_ms": 1, "expires_at_ms": 9, **values}
+
+
+def test_a_question_keeps_its_row_while_it_is_open_and_the_next_under_its_id_has_its_own(store: Store) -> None:
+    store.run(lambda db: sessions.add(db, row("a")))
+
+    def add(**values: Any) -> str:
+        return store.run(lambda db: approvals.add(db, **asked(**values))).id
+
+    assert [add(id="1"), add(id="2"), add(id="3", params="[]"), add(id="4", params="[]")] == ["1", "1", "3", "3"]
+    assert store.run(lambda db: approvals.close(db, "3", "answered"))
+    assert add(id="5", params="[]") == "5"
+    listed = store.run(lambda db: approvals.listed(db, "a", None, 9))
+    assert {each.id: each.state for each in listed} == {"1": "settled", "3": "answered", "5": "open"}
 
 
 def test_a_database_of_a_newer_version_stops_the_start(store: Store, path: Path) -> None:

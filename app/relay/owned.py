@@ -7,6 +7,7 @@ wins, and the service is told of them (`heard`).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from app.errors import NotFound
 from app.relay.adapt import adapt
 from app.relay.envelope import answer_of, question_key
 from app.relay.fold import Answer, Event, ServerRequest
+from app.relay.frames import payload_of
 from app.relay.heard import Heard, Reply
 from app.relay.inbound import Frame
 from app.relay.messages import Out, Waiting
@@ -83,15 +85,22 @@ def heard_question(request: ServerRequest, what: str = "question") -> Event:
     return Event("heard", Heard(what, request.thread, request.turn or "", about=request))
 
 
-def answer(core: Core, id: bytes, turn: str, said: dict[str, Any]) -> Out:
-    """The gateway itself answers an open question of this turn; `said` is `{"result"}` or `{"error"}`.
+def asks(request: ServerRequest) -> tuple[str, Any]:
+    """Method and params of a question: what it is about, whatever its id."""
+    return request.method, json.loads(payload_of(request.frame)).get("params")
 
-    Raises NotFound if it is not open, or can't be answered now. The turn is part of the name: an agent counts its ids
-    from the start in each of its lives, and a yes must not reach another question.
+
+def answer(core: Core, id: bytes, turn: str, about: tuple[str, Any], said: dict[str, Any]) -> Out:
+    """The gateway itself answers an open question; `said` is `{"result"}` or `{"error"}`.
+
+    Raises NotFound if it is not open, or can't be answered now. Its turn and what it is `about` are part of the name:
+    an agent counts its ids from the start in each of its lives, and a yes must not reach another question.
     """
     asked = core.fold.requests.get(question_key(id))
     if asked is None or asked.answered or (asked.turn or "") != turn or not core.ready or core.blocked:
         raise NotFound(f"server request {id.decode()} can't be answered now")
+    if asks(asked) != about:
+        raise NotFound(f"server request {id.decode()} is another question by now")
     out = Out()
     raw = {name: msgspec.json.encode(value) for name, value in said.items()}
     core.questions.answer(Frame({"id": asked.id, **raw}, said), out, GATEWAY)

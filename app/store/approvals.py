@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy import Connection, insert, select, update
 
 from app.store.schema import approvals
 
@@ -32,14 +31,14 @@ class ApprovalRow:
 
 
 def add(db: Connection, **values: Any) -> ApprovalRow:
-    """Store a question, or give back the one that is stored already (it was asked again)."""
-    db.execute(
-        upsert(approvals)
-        .values(**values)
-        .on_conflict_do_nothing(index_elements=["session_id", "turn_id", "request"])
-    )  # fmt: skip
-    same = [approvals.c[name] == values[name] for name in ("session_id", "turn_id", "request")]
-    return ApprovalRow(**db.execute(select(approvals).where(*same)).one()._mapping)
+    """Store a question; one that is open and asked again keeps its row. Another one under the same id ends that."""
+    same = find(db, values["session_id"], values["turn_id"], values["request"])
+    if same is not None:
+        if (same.method, same.params) == (values["method"], values["params"]):
+            return same
+        close(db, same.id, "settled", ended_at_ms=values["asked_at_ms"])
+    db.execute(insert(approvals).values(**values))
+    return ApprovalRow(**db.execute(select(approvals).where(approvals.c.id == values["id"])).one()._mapping)
 
 
 def close(db: Connection, id: str, state: str, **values: Any) -> bool:
@@ -66,9 +65,9 @@ def get(db: Connection, id: str) -> ApprovalRow | None:
 
 
 def find(db: Connection, session: str, turn: str, request: str) -> ApprovalRow | None:
-    """The approval of this question, or None."""
+    """The open approval of this question, or None."""
     same = (approvals.c.session_id == session, approvals.c.turn_id == turn, approvals.c.request == request)
-    found = db.execute(select(approvals).where(*same)).one_or_none()
+    found = db.execute(select(approvals).where(*same, approvals.c.state == "open")).one_or_none()
     return ApprovalRow(**found._mapping) if found else None
 
 

@@ -17,7 +17,7 @@ from sqlalchemy import (
     false,
 )
 
-HEAD = "0004"  # the newest migration; a test holds it to the scripts
+HEAD = "0005"  # the newest migration; a test holds it to the scripts
 
 metadata = MetaData()
 
@@ -139,8 +139,10 @@ approvals = Table(
     Column("asked_at_ms", BigInteger, nullable=False),
     Column("expires_at_ms", BigInteger, nullable=False),
     Column("ended_at_ms", BigInteger),
-    UniqueConstraint("session_id", "turn_id", "request", name="approvals_request"),
 )
+_OPEN = approvals.c.state == "open"  # an agent may use an id again once its question is over
+_ASKED = (approvals.c.session_id, approvals.c.turn_id, approvals.c.request)
+Index("approvals_request", *_ASKED, unique=True, sqlite_where=_OPEN, postgresql_where=_OPEN)
 
 usage = Table(
     "usage",

@@ -354,6 +354,18 @@ class Turn:
     def scene_program(self):
         self.ask_and_say("item/tool/call", tool="lookup", arguments={})
 
+    def scene_same_id(self):
+        """Two questions, one after the other, under one id and of no turn; nobody answers the first."""
+        self.server.answers["same"] = []
+        for message in ("first?", "second?"):
+            about = {"threadId": self.thread, "turnId": None, "serverName": "garden", "message": message}
+            self.server.send({"id": "same", "method": "mcpServer/elicitation/request", "params": about})
+            while message == "second?" and not self.server.answers["same"]:
+                time.sleep(0.01)
+            time.sleep(0.5)
+            self.note("serverRequest/resolved", requestId="same")
+        self.say("answered " + json.dumps(self.server.answers["same"][0]["result"]))
+
     def scene_two(self):
         threading.Thread(
             target=self.ask, args=["item/commandExecution/requestApproval"], kwargs={"command": "echo first"}

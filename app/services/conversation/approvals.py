@@ -15,8 +15,8 @@ import gevent
 
 from app.clock import now_ms
 from app.errors import RPC_NO_METHOD, ArgusError, BadRequest, Conflict, NotFound
-from app.relay.frames import payload_of
 from app.relay.heard import Heard
+from app.relay.owned import asks
 from app.relay.questions import GATEWAY
 from app.services.options import approvals_of
 from app.services.sessions import Sessions
@@ -40,6 +40,7 @@ class Approvals:
         self._store, self._sessions = store, sessions
         self._timeout_s, self._policy = settings.approval_timeout_s, settings.approvals
         self._open: dict[tuple[str, bytes, str], gevent.Greenlet] = {}
+        self._ending: dict[tuple[str, bytes, str], gevent.Greenlet] = {}  # the next under this name waits for it
 
     def hear(self, session: str, heard: Heard) -> None:
         """A question of a turn of ours is open, or over."""
@@ -50,7 +51,7 @@ class Approvals:
         elif heard.what == "question_over":
             waiting = self._open.pop(key, None)
             if waiting is not None and waiting is not gevent.getcurrent():
-                gevent.spawn(self._settled, waiting, key, heard)
+                self._ending[key] = gevent.spawn(self._settled, waiting, key, heard)
 
     def reconcile(self, session: str) -> None:
         """A session's stream is folded in again: rows of questions that are over are closed, the others watched."""
@@ -65,22 +66,25 @@ class Approvals:
             return
         for row in left:
             request = asked.get((row.turn_id, row.request))
-            if request is None:
+            if request is None or asks(request) != about(row):
                 self._close(row.id, "settled", "", "")
             else:
                 self.hear(session, Heard("question", row.thread_id, row.turn_id, about=request))
 
     def _keep(self, key: tuple[str, bytes, str], heard: Heard) -> None:
+        before = self._ending.get(key)
+        if before is not None:
+            before.join()
         session, request, now = key[0], heard.about, now_ms()
-        message = json.loads(payload_of(request.frame))
+        method, params = asks(request)
         values = {
             "id": "ap_" + secrets.token_hex(10),
             "session_id": session,
             "thread_id": heard.thread,
             "turn_id": heard.turn,
             "request": request.id.decode(),
-            "method": request.method,
-            "params": json.dumps(message.get("params"), ensure_ascii=False),
+            "method": method,
+            "params": json.dumps(params, ensure_ascii=False),
             "state": "open",
             "asked_at_ms": now,
             "expires_at_ms": now + int(self._timeout_s * 1000),
@@ -122,11 +126,12 @@ class Approvals:
         keeper = self._sessions.live(row.session_id)
         if keeper is None:
             return False
+        said = answer_for(row.method, decision, json.loads(row.params))
         try:
-            said = answer_for(row.method, decision, json.loads(row.params))
-            keeper.live.decide_question(row.request.encode(), row.turn_id, said)
+            keeper.live.decide_question(row.request.encode(), row.turn_id, about(row), said)
         except NotFound:
             return False
+        decision = decision if "result" in said else "decline"  # a policy's yes to what is no yes or no
         state = "expired" if by == "timeout" else "answered"
         log.warning("session %s: %s was answered %s by %s", row.session_id, row.method, decision, by)
         self._close(row.id, state, decision, by)
@@ -142,9 +147,16 @@ class Approvals:
 
     def _settled(self, waiting: gevent.Greenlet, key: tuple[str, bytes, str], heard: Heard) -> None:
         """Somebody answered, or the turn is over."""
-        if heard.about.to == GATEWAY:
-            waiting.join(timeout=TRY_S)  # it gave the answer itself and is writing that down
-        waiting.kill()
+        try:
+            if heard.about.to == GATEWAY:
+                waiting.join(timeout=TRY_S)  # it gave the answer itself and is writing that down
+            waiting.kill()
+            self._note_end(key, heard)
+        finally:
+            if self._ending.get(key) is gevent.getcurrent():
+                del self._ending[key]
+
+    def _note_end(self, key: tuple[str, bytes, str], heard: Heard) -> None:
         same = (key[0], key[2], key[1].decode())
         by = heard.about.to or ""
         state = "answered" if heard.about.answered else "settled"
@@ -153,7 +165,7 @@ class Approvals:
         except ArgusError as error:
             log.warning("session %s: the end of a question was not stored: %s", key[0], error.text)
             return
-        if found is not None and found.state == "open":
+        if found is not None:
             self._close(found.id, state, "", by)
 
     # -- for callers
@@ -171,9 +183,16 @@ class Approvals:
             raise NotFound("there is no such approval")
         if row.state != "open":
             raise Conflict(f"this approval is over: {row.state}")
+        if decision.startswith("accept") and "error" in answer_for(row.method, decision, json.loads(row.params)):
+            raise BadRequest(f"{row.method} is not answered by yes or no: decline it, or answer it in the page")
         if not self._give(row, decision, by):
             raise Conflict("this approval can't be answered now: it was answered a moment ago, or the agent is away")
         return self._store.run(lambda db: rows.get(db, id)) or row
+
+
+def about(row: ApprovalRow) -> tuple[str, Any]:
+    """What a stored question asks, as `owned.asks` says it of an open one."""
+    return row.method, json.loads(row.params)
 
 
 def answer_for(method: str, decision: str, params: Any) -> dict[str, Any]:

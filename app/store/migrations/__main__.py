@@ -8,6 +8,7 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from sqlalchemy.exc import DBAPIError
 
 
 def config(url: str) -> Config:
@@ -26,4 +27,7 @@ def main(url: str, revision: str = "head") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except DBAPIError as error:
+        sys.exit(str(error.orig))  # the gateway shows the last line
