@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from relay_kit import STEADY, payloads
 from wsproto.frame_protocol import FrameProtocol, Opcode
 
-from app.relay.frames import PING, binary_frame, close_frame, payload_of, pong_frame, text_frame
+from app.relay.frames import PING_FRAME, binary_frame, close_frame, payload_of, pong_frame, text_frame
 from app.relay.ring import LINE_SHIFT, Ring, each, joined, numbered, position
 
 SIZES = (0, 1, 125, 126, 127, 65535, 65536, 65537)
@@ -51,7 +51,7 @@ def test_frames_stand_one_after_the_other() -> None:
 
 
 def test_a_ping_is_empty_and_a_pong_carries_its_payload() -> None:
-    ping, pong = read(PING + pong_frame(b"p" * 125))
+    ping, pong = read(PING_FRAME + pong_frame(b"p" * 125))
     assert (ping.opcode, ping.payload, pong.opcode, pong.payload) == (Opcode.PING, b"", Opcode.PONG, b"p" * 125)
 
 

@@ -17,7 +17,7 @@ from support import PATIENCE_S, Gateway
 from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import connect
 
-from app.relay.frames import PING, text_frame
+from app.relay.frames import PING_FRAME, text_frame
 from app.relay.websocket import CLOSE_WAIT_S, PING_AFTER_S, WebSocket
 
 PONG = b"\x8a\x80\0\0\0\0"
@@ -63,7 +63,7 @@ def test_an_idle_peer_is_pinged_once_and_dropped_when_it_does_not_answer(pair) -
     ws.tick(now + PING_AFTER_S / 2)
     ws.tick(now + PING_AFTER_S + 1)
     ws.tick(now + PING_AFTER_S + 2)
-    assert peer.recv(100) == PING
+    assert peer.recv(100) == PING_FRAME
     ws.tick(now + 2 * PING_AFTER_S)
     assert not handler.ready()
     ws.tick(now + 3 * PING_AFTER_S)
@@ -75,7 +75,7 @@ def test_a_peer_that_answers_its_ping_stays(pair) -> None:
     handler, now = reads(ws), time.monotonic()
     for _ in range(3):
         ws.tick(now + PING_AFTER_S + 1)
-        assert peer.recv(100) == PING
+        assert peer.recv(100) == PING_FRAME
         peer.sendall(PONG)
         with gevent.Timeout(PATIENCE_S):
             while ws._pinged:

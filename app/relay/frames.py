@@ -8,7 +8,7 @@ import struct
 HEADERS = [bytes((0x81, n)) if n < 126 else bytes((0x81, 126, n >> 8, n & 255)) for n in range(2048)]
 _MEDIUM = struct.Struct("!BBH").pack
 _LONG = struct.Struct("!BBQ").pack
-PING = b"\x89\x00"
+PING_FRAME = b"\x89\x00"
 
 
 def text_frame(payload: bytes) -> bytes:

@@ -1,5 +1,5 @@
-"""Our WebSocket object, used through Flask-Sock's API (app/routes/sock.py). wsproto parses, Outbound writes,
-the handler's greenlet reads.
+"""Our WebSocket object, used through Flask-Sock's API (app/routes/sock.py). wsproto shakes hands, Reader cuts what
+comes into messages in the handler's greenlet, Outbound writes.
 
 simple-websocket's own object loses what the kernel does not take under gevent and lets senders interleave; this one
 has one bounded writer, UTF-8 and mask checks, a message limit (1009), pings for all sockets from one timer, and a
@@ -19,12 +19,12 @@ import h11
 from simple_websocket import ConnectionClosed
 from wsproto.connection import ConnectionType
 from wsproto.events import AcceptConnection
-from wsproto.frame_protocol import FrameProtocol, Opcode, ParseFailed
 from wsproto.handshake import H11Handshake
 from wsproto.utilities import RemoteProtocolError
 
-from app.relay.frames import PING, binary_frame, close_frame, pong_frame, text_frame
+from app.relay.frames import PING_FRAME, binary_frame, close_frame, pong_frame, text_frame
 from app.relay.outbound import Outbound
+from app.relay.reader import BINARY, CLOSE, NO_CODE, PING, TEXT, BadFrames, Message, Reader, close_reason
 
 log = logging.getLogger("argus.ws")
 
@@ -44,22 +44,19 @@ class WebSocket:
 
     # fmt: off
     __slots__ = (
-        "__weakref__", "_closed_by_peer", "_closing_at", "_failed", "_frames", "_message", "_outbound", "_pinged",
-        "_progress", "_protocol", "_seen", "_sock", "_turn_began", "close_code", "close_reason", "limit", "on_overflow",
-        "send_frames",
+        "__weakref__", "_closed_by_peer", "_closing_at", "_failed", "_frames", "_outbound", "_pinged", "_progress",
+        "_reader", "_seen", "_sock", "_turn_began", "close_code", "close_reason", "on_overflow", "send_frames",
     )
     # fmt: on
 
     def __init__(self, sock: Any, limit: int = MESSAGE_LIMIT, buffer_limit: int = BUFFER_LIMIT) -> None:
-        self._sock, self.limit = sock, limit
-        self._protocol = FrameProtocol(client=False, extensions=[])
+        self._sock, self._reader = sock, Reader(limit)
         self._outbound = Outbound(sock._sock, buffer_limit, on_gone=self._shutdown, on_full=self._too_slow)
         self.send_frames = self._outbound.send  # ready-made ones; never blocks, never raises; too slow a peer gets 1013
         self._seen, self._pinged, self._progress = time.monotonic(), False, 0
         self._closing_at: float | None = None
         self._frames, self._turn_began = 0, 0.0
         self._closed_by_peer = self._failed = False
-        self._message = bytearray()
         self.close_code: int | None = None
         self.close_reason = ""
         self.on_overflow: Callable[[], None] | None = None
@@ -116,22 +113,20 @@ class WebSocket:
                 self._turn_began = self._seen
             else:
                 self._let_others()
-            self._protocol.receive_bytes(data)
+            self._reader.feed(data)
             data = b""  # nothing of it is kept while the next is waited for
 
     def _next_message(self) -> str | bytes | None:
         try:
-            for frame in self._protocol.received_frames():
+            while (found := self._reader.next()) is not None:
                 self._frames += 1
                 if self._frames % FRAMES_IN_A_ROW == 0:
                     self._let_others()
-                message = self._on_frame(frame)
+                message = self._on_message(found)
                 if message is not None:
                     return message
-        except ParseFailed as error:
-            self._fail(int(error.code), str(error))
-        except RecursionError:
-            self._fail(1002, "protocol error")
+        except BadFrames as error:
+            self._fail(error.code, error.text)
         return None
 
     def _let_others(self) -> None:
@@ -142,30 +137,22 @@ class WebSocket:
             gevent.sleep(0.001)
             self._turn_began = time.monotonic()
 
-    def _on_frame(self, frame: Any) -> str | bytes | None:
-        if frame.opcode is Opcode.PING:
+    def _on_message(self, found: Message) -> str | bytes | None:
+        opcode, payload = found
+        if opcode in (TEXT, BINARY):
+            return payload if self._closing_at is None else None
+        assert isinstance(payload, bytes)
+        if opcode == PING:
             if self._closing_at is None and not self._outbound.buffered:  # a pong behind what waits says nothing
-                self._outbound.send(pong_frame(bytes(frame.payload)))
-        elif frame.opcode is Opcode.CLOSE:
-            code, reason = frame.payload
+                self._outbound.send(pong_frame(payload))
+        elif opcode == CLOSE:
+            code, reason = close_reason(payload)
             self._closed_by_peer = True
             if self._closing_at is None:
-                self.close_code, self.close_reason, self._closing_at = code, reason or "", time.monotonic()
-                self._outbound.end(close_frame(None if code == 1005 else code))
-            raise ConnectionClosed(self.close_code or 1005, self.close_reason)
-        elif frame.opcode in (Opcode.TEXT, Opcode.BINARY) and self._closing_at is None:
-            return self._on_data(frame)
+                self.close_code, self.close_reason, self._closing_at = code, reason, time.monotonic()
+                self._outbound.end(close_frame(None if code == NO_CODE else code))
+            raise ConnectionClosed(self.close_code or NO_CODE, self.close_reason)
         return None
-
-    def _on_data(self, frame: Any) -> str | bytes | None:
-        is_text = frame.opcode is Opcode.TEXT
-        self._message += frame.payload.encode() if is_text else frame.payload
-        if len(self._message) > self.limit:
-            self._fail(1009, f"a message may have {self.limit} bytes")
-        if not frame.message_finished:
-            return None
-        message, self._message = self._message, bytearray()
-        return message.decode() if is_text else bytes(message)
 
     def _fail(self, code: int, text: str) -> None:
         self.close(code, text)
@@ -220,7 +207,7 @@ class WebSocket:
             self._drop()
         elif not self._pinged and now - self._seen > PING_AFTER_S:
             self._pinged = True
-            self._outbound.send(PING, force=True)
+            self._outbound.send(PING_FRAME, force=True)
 
     def _drop(self) -> None:
         self._outbound.close()
