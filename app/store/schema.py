@@ -140,9 +140,9 @@ approvals = Table(
     Column("expires_at_ms", BigInteger, nullable=False),
     Column("ended_at_ms", BigInteger),
 )
-_OPEN = approvals.c.state == "open"  # an agent may use an id again once its question is over
+# An agent may use an id again once its question is over. `postgresql_where` would load that dialect with every start.
 _ASKED = (approvals.c.session_id, approvals.c.turn_id, approvals.c.request)
-Index("approvals_request", *_ASKED, unique=True, sqlite_where=_OPEN, postgresql_where=_OPEN)
+Index("approvals_request", *_ASKED, unique=True, sqlite_where=approvals.c.state == "open")
 
 usage = Table(
     "usage",

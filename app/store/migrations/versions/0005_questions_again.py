@@ -12,8 +12,7 @@ def upgrade() -> None:
     """From one row for ever to one open row."""
     with op.batch_alter_table("approvals") as table:
         table.drop_constraint(NAME, type_="unique")
-    still_open = sa.text("state = 'open'")
-    op.create_index(NAME, "approvals", ASKED, unique=True, sqlite_where=still_open, postgresql_where=still_open)
+    op.create_index(NAME, "approvals", ASKED, unique=True, sqlite_where=sa.text("state = 'open'"))
 
 
 def downgrade() -> None:
