@@ -231,6 +231,10 @@ const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const { createInterface } = await import('node:readline');
 const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 const note = (text) => process.stderr.write(`-- ${text}\n`);
+if (process.argv.length < 4 || !process.env.ARGUS_TOKEN) {
+  note('ARGUS_TOKEN=... node client.mjs http://127.0.0.1:8080 "what to say"');
+  process.exit(2);
+}
 const client = new Client(process.argv[2], process.env.ARGUS_TOKEN, {
   show: (text) => process.stdout.write(text),
   note,

@@ -206,6 +206,8 @@ def note(text):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3 or "ARGUS_TOKEN" not in os.environ:
+        sys.exit(__doc__)
     client = Client(sys.argv[1], os.environ["ARGUS_TOKEN"])
     for words in sys.argv[2:]:
         turn = client.say(words)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -132,3 +133,10 @@ def test_nothing_is_left_to_do() -> None:
     words = ("TO" + "DO", "FIX" + "ME", "X" + "XX", "HA" + "CK")
     for path in FILES:
         assert not any(word in path.read_text() for word in words), path
+
+
+def test_no_link_out_of_the_tree_is_part_of_it() -> None:
+    if not (ROOT / ".git").exists():
+        return  # an unpacked archive
+    listed = subprocess.run(["git", "ls-files", "-s"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert listed and not [line for line in listed.splitlines() if line.startswith("120000")]

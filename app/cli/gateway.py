@@ -78,7 +78,8 @@ def need(settings: Settings, args: Namespace) -> Running:
         words = f"docker exec {container} {command(args.command, args)}"
         raise Unavailable(f"The gateway on {settings.home} runs in a container; ask there: {words}.")
     if found is None:
-        raise Unavailable(f"No gateway runs on {settings.home}; start one with {command('up', args)}.")
+        elsewhere = "" if args.settings.get("ARGUS_HOME_HOST_PATH") else ", or say where one runs with --home"
+        raise Unavailable(f"No gateway runs on {settings.home}; start one with {command('up', args)}{elsewhere}.")
     return found
 
 

@@ -20,7 +20,7 @@ export function mount(root, { app, menu, message }) {
       app.begin(await app.sessions.create(text, agent.select.value), text);
     } catch (error) {
       composer.area.disabled = false;
-      composer.giveBack(text, `No session was made: ${error.message} Your text is kept here.`);
+      composer.giveBack(text, `No session was made: ${error.message.replace(/[.]?$/, '.')} Your text is kept here.`);
     }
   };
   const composer = new Composer({ label: 'What should be done?', example: EXAMPLE, send: (text) => void begin(text) });
