@@ -89,7 +89,7 @@ SCENARIOS = (
         # Waiting and spreading keep the making of 200 sessions and turns at one moment out of it.
         {"sessions": 200, "n": 100, "size": 128, "rate": 20, "hold_ms": 1500, "spread_ms": 1000},
         (cpu(0.50), p99(1.0)),
-        repeats=2,
+        repeats=4,
     ),
     Scenario(
         "request",
