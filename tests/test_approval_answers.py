@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conversations import new_session, over, say
-from support import Gateway, running, until
+from conversations import new_session, over, own, say
+from support import Client, Gateway, running, until
 
-from app.services.conversation.approvals import answer_for
+from app.services.conversation.approvals import MAX_WATCHED, answer_for
 
 PERMISSIONS = {"permissions": {"network": {"enabled": True}, "fileSystem": None}}
 
@@ -103,3 +103,69 @@ def test_a_policy_of_yes_to_what_is_no_yes_or_no_is_stored_as_the_no_that_it_is(
     (row,) = until(lambda: [a for a in gateway.api("GET", f"/approvals?session={session}").json()["approvals"]
                             if a["state"] != "open"])  # fmt: skip
     assert (row["state"], row["decision"], row["answeredBy"]) == ("answered", "decline", "policy accept")
+
+
+def commands(gateway: Gateway, session: str) -> dict[str, str]:
+    """Each question of a session, and how it ended."""
+    listed = gateway.api("GET", f"/approvals?session={session}").json()["approvals"]
+    return {a["params"]["command"]: f"{a['state']} {a['decision']}".strip() for a in listed}
+
+
+def answer_on_socket(client: Client, command: str) -> None:
+    asked = client.wait(lambda m: "requestApproval" in m.get("method", "") and m["params"]["command"] == command)
+    client.send({"id": asked["id"], "result": {"decision": "accept"}})
+
+
+def test_the_same_question_asked_again_after_an_answer_is_answered_again(gateway: Gateway) -> None:
+    session = gateway.api("POST", "/sessions", json={"approvals": "accept"}).json()["sessionId"]
+    assert own(over(gateway, say(gateway, session, "scene: again"))["answer"]) == "answered accept accept"
+
+
+def test_another_question_behind_one_that_a_client_answered_is_put_to_people(gateway: Gateway) -> None:
+    session = new_session(gateway)
+    client = gateway.client(session=session)
+    said = say(gateway, session, "scene: another")
+    answer_on_socket(client, "first")
+    (second,) = until(lambda: [a for a in open_ones(gateway, session) if a["params"]["command"] == "second"])
+    assert decide(gateway, second, "decline") == 200
+    assert own(over(gateway, said)["answer"]) == "answered accept decline"
+    until(lambda: commands(gateway, session) == {"first": "answered", "second": "answered decline"})
+
+
+def test_each_of_three_questions_under_one_id_has_its_own_row_and_end(gateway: Gateway) -> None:
+    session = new_session(gateway)
+    client = gateway.client(session=session)
+    said = say(gateway, session, "scene: dropped")
+    answer_on_socket(client, "second")
+    (third,) = until(lambda: [a for a in open_ones(gateway, session) if a["params"]["command"] == "third"])
+    assert decide(gateway, third, "decline") == 200
+    assert own(over(gateway, said)["answer"]) == "answered accept decline"
+    ends = {"first": "settled", "second": "answered", "third": "answered decline"}
+    until(lambda: commands(gateway, session) == ends)
+
+
+def test_a_question_that_cannot_be_read_is_declined_all_the_same(gateway: Gateway) -> None:
+    session = gateway.api("POST", "/sessions", json={"approvals": "decline"}).json()["sessionId"]
+    assert own(over(gateway, say(gateway, session, "scene: digits"))["answer"]) == "answered decline"
+
+
+def test_of_more_questions_than_anybody_looks_at_the_rest_is_declined(gateway: Gateway) -> None:
+    session = new_session(gateway)
+    said = say(gateway, session, "scene: many")
+    asked = until(lambda: len(found := open_ones(gateway, session)) == MAX_WATCHED and found)
+    for each in asked:
+        assert decide(gateway, each, "accept") == 200
+    assert own(over(gateway, said)["answer"]) == f"declined {60 - MAX_WATCHED}"
+
+
+def test_an_answer_that_was_given_before_a_kill_is_given_again_and_no_other() -> None:
+    scenes = f"{sys.executable} {Path(__file__).parent}/fakes/scenes.py"
+    with running(ARGUS_AGENT="codex", ARGUS_RUNTIME_CMD=scenes, ARGUS_APPROVAL_TIMEOUT_S="5") as gateway:
+        session = new_session(gateway)
+        said = say(gateway, session, "scene: slow")
+        (asked,) = until(lambda: open_ones(gateway, session))
+        assert decide(gateway, asked, "accept") == 200
+        gateway.restart()
+        answers = own(over(gateway, said)["answer"]).removeprefix("answered ").split()
+        assert answers and set(answers) == {"accept"}
+        assert commands(gateway, session) == {"once": "answered accept"}

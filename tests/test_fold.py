@@ -381,3 +381,12 @@ def test_the_ring_is_bounded_for_single_deltas_too() -> None:
     for _ in range(200):
         assert fold.one_delta(DELTA % (b"x" * 500) + b"\n")
     assert 9_000 < fold.ring.bytes == sum(len(frame) for _, frame, _ in fold.ring.entries) <= 10_000
+
+
+@pytest.mark.parametrize(
+    "line", [rb'["\ud800"]', rb'"\ud800"', rb'{"method":5,"x":"\ud800"}', rb'{"x":NaN,"y":"\ud800"}']
+)
+def test_an_odd_line_is_passed_on_as_it_came_and_harms_no_other(line: bytes) -> None:
+    fold = folded(note("a"))
+    fold.feed(note("b") + b"\n" + line + b"\n" + note("c") + b"\n")
+    assert replay(fold, with_seq=False) == [note("a"), note("b"), line, note("c")]

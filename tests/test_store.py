@@ -103,6 +103,14 @@ def test_a_migration_that_fails_half_way_changes_nothing(path: Path) -> None:
     open_store(f"sqlite:///{path}").close()
 
 
+def test_a_copy_that_cannot_be_written_stops_the_start_in_words(path: Path) -> None:
+    migrate(path)
+    migrate(path, "0004")
+    path.with_name(f"{path.name}.before-{schema.HEAD}").mkdir()
+    with pytest.raises(StartRefused, match="can't be used: unable to open"):
+        open_store(f"sqlite:///{path}")
+
+
 def asked(**values: Any) -> dict[str, Any]:
     """A question as stored."""
     same = {"session_id": "a", "thread_id": "t", "turn_id": "", "request": "0", "method": "m", "params": "{}"}

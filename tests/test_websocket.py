@@ -57,6 +57,19 @@ def reads(ws: WebSocket) -> gevent.Greenlet:
     return gevent.spawn(handler)
 
 
+def test_half_a_message_is_let_go_with_its_socket(pair) -> None:
+    ws, peer = pair
+    ws.on_overflow = lambda: ws.close(1013)  # a cycle, as the relay makes one
+    handler = reads(ws)
+    peer.sendall(b"\x01\xff" + (1 << 20).to_bytes(8, "big") + bytes(4) + b"x" * 100_000)
+    gevent.sleep(0.05)
+    peer.close()
+    handler.join(PATIENCE_S)
+    assert len(ws._reader._data) > 90_000
+    ws.finish()
+    assert not ws._reader._data and ws._reader._message is None and ws.on_overflow is None
+
+
 def test_an_idle_peer_is_pinged_once_and_dropped_when_it_does_not_answer(pair) -> None:
     ws, peer = pair
     handler, now = reads(ws), time.monotonic()

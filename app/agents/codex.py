@@ -40,7 +40,8 @@ def command(runtime_cmd: str) -> list[str] | str:
         return runtime_cmd
     program = installed()
     if program is None:
-        raise Unavailable("Codex is not installed: stop the gateway and start it with ./argus up --agent codex, or set ARGUS_RUNTIME_CMD")
+        how = "stop the gateway and start it with ./argus up --agent codex, or set ARGUS_RUNTIME_CMD"
+        raise Unavailable(f"Codex is not installed: {how}")
     return [str(program), "app-server"]
 
 

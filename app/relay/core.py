@@ -341,7 +341,7 @@ class Core:
         elif event.name == "question_over":
             self._question_over(event.value, out)
         elif event.name == "question_dropped":
-            if event.value.to == GATEWAY:
+            if owned.is_ours(self, event.value):
                 out.events.append(owned.heard_question(event.value, "question_over"))
             self.questions.dropped(event.value, out)
         elif event.name == "exited":
@@ -358,7 +358,7 @@ class Core:
 
     def _question_over(self, request: ServerRequest, out: Out) -> None:
         self.questions.over([request], out)
-        if request.to == GATEWAY or self.questions.owners.get(request.thread) == GATEWAY:
+        if owned.is_ours(self, request):
             out.events.append(owned.heard_question(request, "question_over"))
 
     def _cut_off(self, out: Out, reason: str, state: str) -> None:

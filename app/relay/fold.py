@@ -248,7 +248,7 @@ class Fold:
         with contextlib.suppress(msgspec.MsgspecError, RecursionError, ValueError):
             again = readable(line)
             envelope = envelope_of(again)
-            if (envelope is not None and envelope.method in WATCHED) or envelope.id is not msgspec.UNSET:
+            if envelope is not None and (envelope.method in WATCHED or envelope.id is not msgspec.UNSET):
                 return self._special(again, envelope)
         entry = (self.where, text_frame(line), 0)
         self.ring.append(entry)

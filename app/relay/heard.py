@@ -20,8 +20,8 @@ MAX_COUNT = 1 << 40  # tokens; what an agent says is summed up and stored, in co
 @dataclass(slots=True)
 class Heard:
     """`turn_started`, `turn_completed` (`status`, `error`), `user` (`message`: its clientId), `agent` (`text`),
-    `usage` (`counts`), `compacted`; of a gateway-owned turn also `question` and `question_over` (`about`: the server
-    request)."""
+    `usage` (`counts`), `compacted`; of a gateway-owned turn also `question`, `question_again` (found open after a
+    restart or a lost link) and `question_over` (`about`: the server request)."""
 
     what: str
     thread: str

@@ -188,7 +188,7 @@ class Live:
         """The running turn of this thread is the gateway's."""
         self.perform(owned.own(self.core, thread))
 
-    def decide_question(self, id: bytes, turn: str, about: tuple[str, Any], said: dict[str, Any]) -> None:
+    def decide_question(self, id: bytes, turn: str, about: tuple[str, str], said: dict[str, Any]) -> None:
         """The gateway answers an open question (owned.answer). Raises NotFound if it can't be answered now."""
         self.perform(owned.answer(self.core, id, turn, about, said))
 

@@ -7,7 +7,6 @@ wins, and the service is told of them (`heard`).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from app.relay.envelope import answer_of, question_key
 from app.relay.fold import Answer, Event, ServerRequest
 from app.relay.frames import payload_of
 from app.relay.heard import Heard, Reply
-from app.relay.inbound import Frame
+from app.relay.inbound import Frame, top_level
 from app.relay.messages import Out, Waiting
 from app.relay.questions import GATEWAY
 
@@ -72,12 +71,18 @@ def own(core: Core, thread: str) -> Out:
     out = Out()
     core.questions.began(thread, GATEWAY)
     core.questions.reassign(out)
-    out.events += [
-        heard_question(request)
-        for request in core.fold.requests.values()
-        if request.thread == thread and not request.answered
-    ]
+    out.events += [heard_question(each, "question_again") for each in open_questions(core) if each.thread == thread]
     return out
+
+
+def is_ours(core: Core, request: ServerRequest) -> bool:
+    """Whether it is a question of a turn that the gateway owns, whoever answered it."""
+    return request.to == GATEWAY or core.questions.owners.get(request.thread) == GATEWAY
+
+
+def open_questions(core: Core) -> list[ServerRequest]:
+    """The open questions of the gateway's own turns."""
+    return [each for each in core.fold.requests.values() if not each.answered and is_ours(core, each)]
 
 
 def heard_question(request: ServerRequest, what: str = "question") -> Event:
@@ -85,12 +90,12 @@ def heard_question(request: ServerRequest, what: str = "question") -> Event:
     return Event("heard", Heard(what, request.thread, request.turn or "", about=request))
 
 
-def asks(request: ServerRequest) -> tuple[str, Any]:
-    """Method and params of a question: what it is about, whatever its id."""
-    return request.method, json.loads(payload_of(request.frame)).get("params")
+def asks(request: ServerRequest) -> tuple[str, str]:
+    """Method and params of a question, the params as the agent wrote them: what it is about, whatever its id."""
+    return request.method, top_level(payload_of(request.frame)).get("params", b"null").decode()
 
 
-def answer(core: Core, id: bytes, turn: str, about: tuple[str, Any], said: dict[str, Any]) -> Out:
+def answer(core: Core, id: bytes, turn: str, about: tuple[str, str], said: dict[str, Any]) -> Out:
     """The gateway itself answers an open question; `said` is `{"result"}` or `{"error"}`.
 
     Raises NotFound if it is not open, or can't be answered now. Its turn and what it is `about` are part of the name:

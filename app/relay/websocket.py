@@ -175,6 +175,7 @@ class WebSocket:
             self._linger()
         _open.discard(self)
         self._outbound.close()
+        self.on_overflow, self._reader = None, Reader(0)  # half a message may be large; cycles are looked for rarely
 
     def _linger(self) -> None:
         """Read what a peer that broke the rules still sends: closing on unread bytes would reset the connection, and

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,14 @@ class ApprovalRow:
     expires_at_ms: int
     ended_at_ms: int | None
 
+    @property
+    def asked(self) -> Any:
+        """Its params as values; None if they can't be read (a number of thousands of digits)."""
+        try:
+            return json.loads(self.params)
+        except (ValueError, RecursionError):
+            return None
+
 
 def add(db: Connection, **values: Any) -> ApprovalRow:
     """Store a question; one that is open and asked again keeps its row. Another one under the same id ends that."""
@@ -39,6 +48,15 @@ def add(db: Connection, **values: Any) -> ApprovalRow:
         close(db, same.id, "settled", ended_at_ms=values["asked_at_ms"])
     db.execute(insert(approvals).values(**values))
     return ApprovalRow(**db.execute(select(approvals).where(approvals.c.id == values["id"])).one()._mapping)
+
+
+def answered(db: Connection, session: str, turn: str, request: str, method: str, params: str) -> ApprovalRow | None:
+    """The newest that asked just this and was decided here, or None."""
+    same = {"session_id": session, "turn_id": turn, "request": request, "method": method, "params": params}
+    query = select(approvals).where(*(approvals.c[name] == value for name, value in same.items()))
+    query = query.where(approvals.c.state != "open", approvals.c.decision != "")
+    found = db.execute(query.order_by(approvals.c.ended_at_ms.desc()).limit(1)).one_or_none()
+    return ApprovalRow(**found._mapping) if found else None
 
 
 def close(db: Connection, id: str, state: str, **values: Any) -> bool:

@@ -123,7 +123,7 @@ def open_store(url: str) -> Store:
             _migrate(url, path, found)
     except DatabaseError as error:
         raise StartRefused(f"The database {path} can't be used: {error.orig}.") from None
-    except OSError as error:
+    except (OSError, sqlite3.Error) as error:
         raise StartRefused(f"The database {path} can't be used: {error}.") from None
     return Store(url)
 
@@ -159,7 +159,10 @@ def _migrate(url: str, path: Path, found: str) -> None:
     copy.chmod(0o600)
     log.warning("migrating the database from %s to %s; a copy is %s", found or "no version", schema.HEAD, copy)
     command = [sys.executable, "-m", "app.store.migrations", url]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=MIGRATE_TIMEOUT_S)
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=MIGRATE_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        raise StartRefused(f"Migrating {path} took over {MIGRATE_TIMEOUT_S:g} s; start again.") from None
     if done.returncode:
         said = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
         raise StartRefused(

@@ -78,7 +78,7 @@ class Desk:
         """On the hub, with all that a session's stream says of turns."""
         if heard.what == "usage":
             self.usage.note(session, heard)
-        elif heard.what in ("question", "question_over"):
+        elif heard.what.startswith("question"):
             self.approvals.hear(session, heard)
         elif heard.what in ("ready", "lost"):
             if heard.what == "ready":

@@ -56,7 +56,7 @@ def shown_approval(row: ApprovalRow) -> dict[str, Any]:
         "threadId": row.thread_id,
         "turnId": row.turn_id,
         "method": row.method,
-        "params": json.loads(row.params),
+        "params": row.asked,
         "state": row.state,
         "decision": row.decision,
         "answeredBy": row.answered_by,
