@@ -33,7 +33,8 @@ export function mount(root, { message, calm, retry, signedIn }) {
     logo(), el('h1', {}, 'Sign in to Argus'), said, again,
     el('p', {}, 'Run ', el('code', {}, './argus link'), ' where the gateway runs, and open the link it prints: it is good once, for ten minutes.'),
     el('form', { onsubmit: submit },
-      el('label', { for: 'token' }, 'Or paste a token (there in gateway/token of its home, mostly ~/.argus)'), el('div', { class: 'pair' }, field, button)),
+      el('label', { for: 'token' }, 'Or paste a token (there in gateway/token of its home, mostly ~/.argus)'),
+      el('div', { class: 'pair' }, field, button)),
   ));
   return { unmount: () => root.replaceChildren() };
 }
