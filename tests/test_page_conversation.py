@@ -242,6 +242,7 @@ def test_stop_takes_back_what_was_typed_and_leaves_what_others_wait_for(open_tab
     tab = open_tab().sign_in()
     thread = busy(tab)
     tab.say("typed here")
+    expect(queued(tab)).to_have_count(1, timeout=WAIT_MS)
     other = say(gateway, tab.session, "from elsewhere", threadId=thread)
     expect(queued(tab)).to_have_count(2, timeout=WAIT_MS)
     tab.button("Stop").click()
