@@ -121,26 +121,23 @@ def test_the_same_question_asked_again_after_an_answer_is_answered_again(gateway
     assert own(over(gateway, say(gateway, session, "scene: again"))["answer"]) == "answered accept accept"
 
 
-def test_another_question_behind_one_that_a_client_answered_is_put_to_people(gateway: Gateway) -> None:
+@pytest.mark.parametrize(
+    ("scene", "by_client", "last", "ends"),
+    [
+        ("another", "first", "second", {"first": "answered", "second": "answered decline"}),
+        ("dropped", "second", "third", {"first": "settled", "second": "answered", "third": "answered decline"}),
+    ],
+)
+def test_each_question_under_one_id_is_put_to_people_and_has_its_own_row_and_end(
+    gateway: Gateway, scene: str, by_client: str, last: str, ends: dict[str, str]
+) -> None:
     session = new_session(gateway)
     client = gateway.client(session=session)
-    said = say(gateway, session, "scene: another")
-    answer_on_socket(client, "first")
-    (second,) = until(lambda: [a for a in open_ones(gateway, session) if a["params"]["command"] == "second"])
-    assert decide(gateway, second, "decline") == 200
+    said = say(gateway, session, f"scene: {scene}")
+    answer_on_socket(client, by_client)
+    (asked,) = until(lambda: [a for a in open_ones(gateway, session) if a["params"]["command"] == last])
+    assert decide(gateway, asked, "decline") == 200
     assert own(over(gateway, said)["answer"]) == "answered accept decline"
-    until(lambda: commands(gateway, session) == {"first": "answered", "second": "answered decline"})
-
-
-def test_each_of_three_questions_under_one_id_has_its_own_row_and_end(gateway: Gateway) -> None:
-    session = new_session(gateway)
-    client = gateway.client(session=session)
-    said = say(gateway, session, "scene: dropped")
-    answer_on_socket(client, "second")
-    (third,) = until(lambda: [a for a in open_ones(gateway, session) if a["params"]["command"] == "third"])
-    assert decide(gateway, third, "decline") == 200
-    assert own(over(gateway, said)["answer"]) == "answered accept decline"
-    ends = {"first": "settled", "second": "answered", "third": "answered decline"}
     until(lambda: commands(gateway, session) == ends)
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import msgspec
 
+T = TypeVar("T", bound=msgspec.Struct)
 LONG_LINE = 512  # bytes from which on searching for line ends is cheaper than splitting
 
 
@@ -63,9 +67,6 @@ class AnswerParts(msgspec.Struct):
 
 
 _envelope_of = msgspec.json.Decoder(Envelope).decode
-_note_of = msgspec.json.Decoder(Note).decode
-_life_note_of = msgspec.json.Decoder(LifeNote).decode
-_answer_of = msgspec.json.Decoder(AnswerParts).decode
 
 
 def envelope_of(line: bytes) -> Envelope | None:
@@ -76,20 +77,22 @@ def envelope_of(line: bytes) -> Envelope | None:
         return None
 
 
-def note_of(line: bytes) -> Note:
-    """What stream state needs of a line; an empty one if it has another shape."""
-    try:
-        return _note_of(line)
-    except (msgspec.MsgspecError, RecursionError):
-        return Note()
+def _reader_of(kind: type[T]) -> Callable[[bytes], T]:
+    """Reads just these fields of a line that is JSON; an empty one if they have another shape."""
+    decode = msgspec.json.Decoder(kind).decode
+
+    def read(line: bytes) -> T:
+        try:
+            return decode(line)
+        except (msgspec.MsgspecError, RecursionError):
+            return kind()
+
+    return read
 
 
-def life_note_of(line: bytes) -> LifeNote:
-    """A line of the bridge's own; an empty one if it has another shape."""
-    try:
-        return _life_note_of(line)
-    except (msgspec.MsgspecError, RecursionError):
-        return LifeNote()
+note_of = _reader_of(Note)
+life_note_of = _reader_of(LifeNote)
+answer_of = _reader_of(AnswerParts)
 
 
 def question_key(id: bytes) -> bytes:
@@ -100,14 +103,6 @@ def question_key(id: bytes) -> bytes:
         return msgspec.json.encode(msgspec.json.decode(id))
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return id
-
-
-def answer_of(line: bytes) -> AnswerParts:
-    """Result and error of a response line, as written; neither if it can't be read."""
-    try:
-        return _answer_of(line)
-    except (msgspec.MsgspecError, RecursionError):
-        return AnswerParts()
 
 
 def number_of(id: bytes) -> int:

@@ -43,11 +43,8 @@ class Frame:
 
 def encode(raw: dict[str, bytes]) -> bytes:
     """An object from its top-level parts, each kept to the byte."""
-    return (
-        b"{"
-        + b",".join(b"%s:%s" % (_NAMES.get(key) or msgspec.json.encode(key), part) for key, part in raw.items())
-        + b"}"
-    )
+    parts = [b"%s:%s" % (_NAMES.get(key) or msgspec.json.encode(key), part) for key, part in raw.items()]
+    return b"{%s}" % b",".join(parts)
 
 
 def top_level(data: bytes) -> dict[str, bytes]:

@@ -18,6 +18,7 @@ from gevent.event import Event
 from app.clock import now_ms
 from app.errors import RPC_NO_METHOD, ArgusError, BadRequest, Conflict, NotFound
 from app.relay import owned
+from app.relay.envelope import question_key
 from app.relay.fold import ServerRequest
 from app.relay.heard import Heard
 from app.services.options import approvals_of
@@ -116,6 +117,11 @@ class Approvals:
             log.warning("session %s: its questions were not looked at: %s", session, error.text)
             return
         fold, core = keeper.live.core.fold, keeper.live.core
+        for key, watch in list(
+            self._open.items()
+        ):  # a gap in the stream takes questions with it and says nothing of them
+            if key[0] == session and fold.requests.get(question_key(key[1])) is not watch.request:
+                self._end(key, watch, ("settled", ""))
         asked = {(r.turn or "", r.id.decode()): r for r in fold.requests.values() if not r.answered}
         watched = {w.row.id for each in (self._open, self._ending) for w in each.values() if w.row is not None}
         for row in left:
@@ -137,6 +143,8 @@ class Approvals:
                 self._see_through(session, watch, watch.row)
         finally:
             self._watched[session] -= 1
+            if self._watched[session] <= 0:
+                del self._watched[session]
             if self._ending.get(key) is watch:
                 del self._ending[key]
 
