@@ -296,8 +296,8 @@ BUILD = """async (html) => {
 
 
 def test_the_page_trusts_no_html_not_even_the_gateways(open_tab: OpenTab) -> None:
-    sys.path.insert(0, str(ROOT / "tests"))
-    from fakes.scenes import HTML
+    sys.path.insert(0, str(ROOT / "tests" / "fakes"))
+    from scenes import HTML
 
     tab = open_tab().sign_in()
     found = tab.page.evaluate(
